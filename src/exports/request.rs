@@ -1,0 +1,453 @@
+//! What a caller asks for. Parsed once, valid ever after: [`SubmitExport`] is the body, [`ExportRequest`] the
+//! checked form that the engine and the vendors work with.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{fields::Selection, problem::FieldError};
+
+/// From acceptance to the end, unless the caller says otherwise.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(6 * 3600);
+/// The longest deadline a caller may ask for.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(48 * 3600);
+
+const MAX_LABELS: usize = 32;
+const MAX_LABEL_KEY: usize = 63;
+const MAX_LABEL_VALUE: usize = 255;
+const MAX_FIELDS: usize = 1000;
+
+/// What can be exported, named the same for every vendor. `GET /v1/vendors` says which vendor has which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Dataset {
+    AudienceMembers,
+    UserProfiles,
+    RawEvents,
+    Report,
+    MetricSeries,
+    Audiences,
+    Dashboards,
+    EventRules,
+    Suppressions,
+    Campaigns,
+    Canvases,
+    Events,
+}
+
+impl Dataset {
+    /// The name in JSON and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AudienceMembers => "audience_members",
+            Self::UserProfiles => "user_profiles",
+            Self::RawEvents => "raw_events",
+            Self::Report => "report",
+            Self::MetricSeries => "metric_series",
+            Self::Audiences => "audiences",
+            Self::Dashboards => "dashboards",
+            Self::EventRules => "event_rules",
+            Self::Suppressions => "suppressions",
+            Self::Campaigns => "campaigns",
+            Self::Canvases => "canvases",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// The body of `POST /v1/exports`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitExport {
+    /// The name of a connection the token may use.
+    #[schema(example = "growth-braze")]
+    pub connection: String,
+    pub dataset: Dataset,
+    /// What of the dataset; the shape depends on `dataset`, see `GET /v1/vendors/{vendor}`.
+    #[serde(default = "empty_object")]
+    #[schema(value_type = AudienceMembers)]
+    pub parameters: Value,
+    #[serde(default)]
+    pub output: Output,
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Free text for the caller's own filters: at most 32, keys up to 63 characters of `a-z A-Z 0-9 _ . -`, values up to 255.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// ISO 8601 duration from acceptance after which the export fails; at most `P2D`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "PT6H", default = "PT6H")]
+    pub deadline: Option<String>,
+    #[serde(default)]
+    pub coalesce: Coalesce,
+    /// ISO 8601 duration. Only `PT0S` for now: a finished export is not yet answered again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "PT0S", default = "PT0S")]
+    pub max_age: Option<String>,
+}
+
+fn empty_object() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+/// Parameters of `audience_members`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AudienceMembers {
+    pub audience: Audience,
+    /// Columns of `user.v1`, or one member of an object column as `attributes.<name>` or `activity.<name>`.
+    /// Without it every column the vendor can fill comes out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["user_id", "email", "attributes.plan"]))]
+    pub fields: Vec<String>,
+}
+
+/// A group of users at the vendor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audience {
+    pub kind: AudienceKind,
+    /// What the vendor's API wants: Braze `segment_id`, CDP `tagKey` or `segmentKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "5a1b0c2d-0000-4000-8000-000000000001")]
+    pub id: Option<String>,
+}
+
+/// What kind of group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AudienceKind {
+    Segment,
+    Tag,
+    GlobalControlGroup,
+}
+
+impl AudienceKind {
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Tag => "tag",
+            Self::GlobalControlGroup => "global_control_group",
+        }
+    }
+}
+
+/// How result files look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Output {
+    pub format: Format,
+    pub compression: Compression,
+    pub schema: RecordSchema,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One JSON object a line.
+    #[default]
+    Ndjson,
+    /// The vendor's bytes, untouched.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    #[default]
+    None,
+    Gzip,
+}
+
+impl Compression {
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
+/// Which columns a record has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordSchema {
+    /// The same columns for every vendor, `user.v1` for users.
+    #[default]
+    Unified,
+    /// The vendor's own record, re-encoded.
+    Vendor,
+}
+
+/// Where result files go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Delivery {
+    /// Kept by Headgate and downloaded from it.
+    #[default]
+    Gateway,
+}
+
+/// Whether identical live exports may share one vendor export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Coalesce {
+    /// They may. Sharing is not done yet: today each export asks the vendor.
+    #[default]
+    InFlight,
+    /// This one always asks the vendor again.
+    None,
+}
+
+/// A checked request, as the engine keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportRequest {
+    pub dataset: Dataset,
+    pub parameters: Parameters,
+    pub output: Output,
+}
+
+/// Checked parameters, by dataset.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameters {
+    AudienceMembers { audience: Audience, selection: Selection },
+}
+
+impl ExportRequest {
+    /// Checks what can be checked without knowing the vendor. Call only for a dataset that some vendor offers.
+    ///
+    /// # Errors
+    /// Every field that is wrong, with its pointer.
+    pub fn parse(dataset: Dataset, parameters: &Value, output: Output) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        if output.format == Format::Raw && output.compression != Compression::None {
+            errors.push(FieldError::new(
+                "/output/compression",
+                "not_supported",
+                "`raw` keeps the vendor's bytes as they are; use `none`",
+            ));
+        }
+        let parameters = match dataset {
+            Dataset::AudienceMembers => Self::audience_members(parameters),
+            other => Err(vec![FieldError::new(
+                "/dataset",
+                "not_supported",
+                format!("`{}` cannot be exported yet", other.as_str()),
+            )]),
+        };
+        match parameters {
+            Ok(parameters) if errors.is_empty() => Ok(Self { dataset, parameters, output }),
+            Ok(_) => Err(errors),
+            Err(more) => Err([errors, more].concat()),
+        }
+    }
+
+    fn audience_members(parameters: &Value) -> Result<Parameters, Vec<FieldError>> {
+        let AudienceMembers { audience, fields } =
+            from_json(parameters.clone(), "/parameters").map_err(|error| vec![error])?;
+        let mut errors = Vec::new();
+        match (audience.kind, audience.id.as_deref()) {
+            (AudienceKind::GlobalControlGroup, Some(_)) => {
+                errors.push(FieldError::new(
+                    "/parameters/audience/id",
+                    "not_allowed",
+                    "a global control group has no id",
+                ));
+            }
+            (AudienceKind::Segment | AudienceKind::Tag, None) => {
+                errors.push(FieldError::new(
+                    "/parameters/audience/id",
+                    "required",
+                    "an audience of this kind needs its id",
+                ));
+            }
+            (_, Some(id)) if id.trim().is_empty() || id.len() > 255 || id.chars().any(char::is_control) => {
+                errors.push(FieldError::new(
+                    "/parameters/audience/id",
+                    "invalid",
+                    "an id is 1 to 255 printable characters",
+                ));
+            }
+            _ => {}
+        }
+        if fields.len() > MAX_FIELDS {
+            errors.push(FieldError::new("/parameters/fields", "too_many", format!("at most {MAX_FIELDS} fields")));
+        }
+        match Selection::parse(&fields) {
+            Ok(selection) if errors.is_empty() => Ok(Parameters::AudienceMembers { audience, selection }),
+            Ok(_) => Err(errors),
+            Err(more) => Err([errors, more].concat()),
+        }
+    }
+}
+
+impl SubmitExport {
+    /// The deadline in force.
+    ///
+    /// # Errors
+    /// Everything about the body that needs no knowledge of the vendor: deadline, reuse, labels.
+    pub fn deadline(&self) -> Result<Duration, Vec<FieldError>> {
+        let mut errors = self.label_errors();
+        let deadline = match self.deadline.as_deref().map(parse_duration) {
+            None => DEFAULT_DEADLINE,
+            Some(Some(deadline)) if !deadline.is_zero() && deadline <= MAX_DEADLINE => deadline,
+            Some(_) => {
+                errors.push(FieldError::new(
+                    "/deadline",
+                    "invalid",
+                    "an ISO 8601 duration such as PT6H, longer than zero and at most P2D",
+                ));
+                DEFAULT_DEADLINE
+            }
+        };
+        match self.max_age.as_deref().map(parse_duration) {
+            None | Some(Some(Duration::ZERO)) => {}
+            Some(Some(_)) => errors.push(FieldError::new(
+                "/max_age",
+                "not_supported",
+                "only PT0S: a finished export is not answered again yet",
+            )),
+            Some(None) => errors.push(FieldError::new("/max_age", "invalid", "an ISO 8601 duration such as PT0S")),
+        }
+        if errors.is_empty() { Ok(deadline) } else { Err(errors) }
+    }
+
+    fn label_errors(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if self.labels.len() > MAX_LABELS {
+            errors.push(FieldError::new("/labels", "too_many", format!("at most {MAX_LABELS} labels")));
+        }
+        for (key, value) in &self.labels {
+            let pointer = format!("/labels/{}", escape_pointer(key));
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.chars().all(plain) {
+                errors.push(FieldError::new(
+                    pointer,
+                    "invalid",
+                    format!("a key is 1 to {MAX_LABEL_KEY} characters of a-z A-Z 0-9 _ . -"),
+                ));
+            } else if value.chars().count() > MAX_LABEL_VALUE || value.contains('\0') {
+                errors.push(FieldError::new(
+                    pointer,
+                    "invalid",
+                    format!("a value is at most {MAX_LABEL_VALUE} characters, without NUL"),
+                ));
+            }
+        }
+        errors
+    }
+}
+
+/// Parses an ISO 8601 duration of days or less; years and months have no fixed length and are refused.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    text.parse::<iso8601_duration::Duration>().ok()?.to_std()
+}
+
+/// Reads `value` as `T`; an error points at the field to blame, below `base`.
+///
+/// # Errors
+/// The first field that does not fit.
+pub fn from_json<T: DeserializeOwned>(value: Value, base: &str) -> Result<T, FieldError> {
+    serde_path_to_error::deserialize(value).map_err(|error| field_error(&error, base))
+}
+
+/// The field a deserialization failed at, as a pointer below `base`.
+pub fn field_error(error: &serde_path_to_error::Error<serde_json::Error>, base: &str) -> FieldError {
+    use serde_path_to_error::Segment;
+    let mut pointer = base.to_owned();
+    for segment in error.path() {
+        match segment {
+            Segment::Seq { index } => pointer += &format!("/{index}"),
+            Segment::Map { key } => pointer += &format!("/{}", escape_pointer(key)),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    let text = error.inner().to_string();
+    let detail = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    let code = if detail.starts_with("unknown field") {
+        "unknown_field"
+    } else if detail.starts_with("missing field") {
+        "required"
+    } else {
+        "invalid"
+    };
+    if code != "invalid" {
+        let name = detail.split('`').nth(1).unwrap_or_default();
+        let suffix = format!("/{}", escape_pointer(name));
+        if !pointer.ends_with(&suffix) {
+            pointer += &suffix;
+        }
+    }
+    FieldError { pointer, code: code.into(), detail }
+}
+
+/// Escapes one reference token of a JSON Pointer (RFC 6901).
+pub fn escape_pointer(token: &str) -> String {
+    token.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn body(value: Value) -> Result<SubmitExport, FieldError> {
+        from_json(value, "")
+    }
+
+    fn parse(parameters: &Value) -> Result<ExportRequest, Vec<FieldError>> {
+        ExportRequest::parse(Dataset::AudienceMembers, parameters, Output::default())
+    }
+
+    #[test]
+    fn unknown_and_missing_fields_are_pointed_at() {
+        let pointer = |value| body(value).unwrap_err().pointer;
+        assert_eq!(pointer(json!({"connection": "c", "dataset": "audience_members", "colour": 1})), "/colour");
+        assert_eq!(
+            pointer(json!({"connection": "c", "dataset": "audience_members", "output": {"fmt": 1}})),
+            "/output/fmt"
+        );
+        assert_eq!(pointer(json!({"connection": "c"})), "/dataset");
+        assert_eq!(
+            pointer(json!({"connection": "c", "dataset": "audience_members", "output": {"format": "xlsx"}})),
+            "/output/format"
+        );
+        assert_eq!(
+            parse(&json!({"audience": {"kind": "segment", "id": "x", "a/b": 1}})).unwrap_err()[0].pointer,
+            "/parameters/audience/a~1b"
+        );
+    }
+
+    #[test]
+    fn an_audience_has_an_id_unless_it_is_the_control_group() {
+        assert_eq!(parse(&json!({"audience": {"kind": "segment"}})).unwrap_err()[0].pointer, "/parameters/audience/id");
+        assert!(parse(&json!({"audience": {"kind": "global_control_group"}})).is_ok());
+        assert!(parse(&json!({"audience": {"kind": "tag", "id": " "}})).is_err());
+    }
+
+    #[test]
+    fn deadlines_are_iso_8601_and_at_most_two_days() {
+        let deadline = |text: &str| {
+            body(json!({"connection": "c", "dataset": "audience_members", "deadline": text})).unwrap().deadline()
+        };
+        assert_eq!(deadline("PT90S").unwrap().as_secs(), 90);
+        assert_eq!(deadline("P2D").unwrap(), MAX_DEADLINE);
+        for bad in ["P2DT1S", "PT0S", "6h", "P1M", "-PT1H", ""] {
+            assert_eq!(deadline(bad).unwrap_err()[0].pointer, "/deadline", "{bad}");
+        }
+    }
+
+    #[test]
+    fn raw_output_is_never_compressed_again() {
+        let output = Output { format: Format::Raw, compression: Compression::Gzip, ..Output::default() };
+        let parameters = json!({"audience": {"kind": "segment", "id": "x"}});
+        let errors = ExportRequest::parse(Dataset::AudienceMembers, &parameters, output).unwrap_err();
+        assert_eq!(errors[0].pointer, "/output/compression");
+    }
+}

@@ -1,0 +1,76 @@
+//! What a caller can ask for, each as a short story in one transaction. No status codes and no JSON shapes: refusals
+//! are [`Problem`]s, answers are records.
+
+pub mod callbacks;
+pub mod connections;
+pub mod exports;
+pub mod files;
+
+use glob::Pattern;
+use sqlx::PgPool;
+
+use crate::{
+    exports::problem::{Code, Problem},
+    results::storage::Storage,
+    store::hub::Hub,
+    vault::Vault,
+    vendors::http::Http,
+};
+
+/// What every operation works with; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    pub db: PgPool,
+    pub vault: Vault,
+    pub http: Http,
+    pub storage: Storage,
+    /// Wakes waiting callers and workers when an export changes.
+    pub hub: Hub,
+}
+
+/// Who asks, as their token says.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub subject: String,
+    pub tenant: String,
+    pub scopes: Vec<String>,
+    /// Names of connections the token may use.
+    pub connections: Vec<Pattern>,
+}
+
+impl Caller {
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|own| own == scope)
+    }
+
+    /// Whether the token may use the connection of that name.
+    pub fn may_use(&self, connection: &str) -> bool {
+        self.connections.iter().any(|pattern| pattern.matches(connection))
+    }
+}
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller is told.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// The caller is told that Headgate failed; the log gets the rest.
+    #[error("the database failed")]
+    Store(#[from] sqlx::Error),
+    #[error("the object store failed")]
+    Storage(#[from] object_store::Error),
+    #[error("the vault failed")]
+    Vault(#[from] crate::vault::Error),
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(Box::new(problem))
+    }
+}
+
+/// Another tenant's object and an absent one look the same.
+pub(crate) fn not_found(what: &str) -> Error {
+    Problem::new(Code::NotFound, format!("there is no such {what}")).into()
+}

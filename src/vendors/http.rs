@@ -1,0 +1,3 @@
+//! Stub.
+#[derive(Clone)]
+pub struct Http;

@@ -1,0 +1,3 @@
+//! Stub.
+pub struct World;
+pub struct DemoConnection;
