@@ -74,6 +74,11 @@ impl UserColumn {
         Self::ALL.iter().copied().find(|column| column.name() == name)
     }
 
+    /// Whether its values are text, dates or times: what a connection's mapping can feed.
+    pub const fn is_text(self) -> bool {
+        matches!(self.kind(), ColumnType::Text | ColumnType::Date | ColumnType::Timestamp)
+    }
+
     const fn has_members(self) -> bool {
         matches!(self, Self::Attributes | Self::Activity)
     }

@@ -45,6 +45,23 @@ pub struct IllegalTransition {
     pub event: Event,
 }
 
+/// A legal change of state; only [`State::transition`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    from: State,
+    to: State,
+}
+
+impl Transition {
+    pub const fn from(self) -> State {
+        self.from
+    }
+
+    pub const fn to(self) -> State {
+        self.to
+    }
+}
+
 impl State {
     /// Every state, in the order of a life.
     pub const ALL: [Self; 6] =
@@ -62,6 +79,11 @@ impl State {
             (Cancelling, CancelDone) => Ok(Cancelled),
             _ => Err(IllegalTransition { from: self, event }),
         }
+    }
+
+    /// [`State::on`] with both ends, for a write that must not happen from any other state.
+    pub fn transition(self, event: Event) -> Result<Transition, IllegalTransition> {
+        self.on(event).map(|to| Transition { from: self, to })
     }
 
     /// True when nothing changes any more.

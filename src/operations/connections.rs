@@ -2,11 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use sqlx::types::Json;
+use tracing::info;
 
-use super::{Caller, Error, Gateway};
-use crate::exports::record::ConnectionRecord;
+use super::{Caller, Error, Gateway, not_found};
+use crate::{
+    exports::{
+        fields::{Selection, UserColumn},
+        problem::{Code, FieldError, Problem},
+        record::{ConnectionRecord, Health},
+    },
+    ids::ConnectionId,
+    store::{self, connections::SealedConnection},
+    vendors::{Exchanges, VendorSpec, registry},
+};
+
+/// The scope of an admin of connections.
+pub const ADMIN: &str = "connections:admin";
 
 /// What an admin puts. Without credentials an existing connection keeps its own.
 #[derive(Debug)]
@@ -18,13 +32,107 @@ pub struct PutConnection {
     pub mapping: BTreeMap<String, String>,
 }
 
-/// Creates or changes a connection; the flag says that it was created. The vendor of a connection never changes (409-like refusal).
+/// Creates or changes a connection; the flag says that it was created. The vendor of a connection never changes.
 pub async fn put_connection(
     gateway: &Gateway,
     name: &str,
     put: PutConnection,
 ) -> Result<(ConnectionRecord, bool), Error> {
-    todo!()
+    require_name(name)?;
+    let Some(spec) = registry::vendor(&put.vendor) else {
+        let known: Vec<_> = registry::VENDORS.iter().map(|spec| spec.name).collect();
+        let detail = format!("there is no vendor `{}`; use one of: {}", put.vendor, known.join(", "));
+        return Err(Problem::invalid(vec![FieldError::new("/vendor", "unknown_vendor", detail)]).into());
+    };
+    let mut errors = mapping_errors(&put.mapping);
+    if let Some(credentials) = &put.credentials {
+        errors.extend(credential_errors(spec, credentials, "/credentials"));
+    }
+    if let Err(more) = gateway.adapter(spec, put.settings.clone(), BTreeMap::new(), put.mapping.clone()) {
+        errors.extend(more);
+    }
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors).into());
+    }
+
+    let mut tx = gateway.db.begin().await?;
+    let existing = store::connections::lock_sealed_by_name(&mut *tx, name).await?;
+    let (record, created) = match existing {
+        Some(existing) => (change(gateway, &mut tx, &existing, put).await?, false),
+        None => (create(gateway, &mut tx, name, spec, put).await?, true),
+    };
+    tx.commit().await?;
+    info!(connection = name, vendor = record.vendor, created, "connection saved");
+    Ok((record, created))
+}
+
+async fn create(
+    gateway: &Gateway,
+    tx: &mut sqlx::PgConnection,
+    name: &str,
+    spec: &VendorSpec,
+    put: PutConnection,
+) -> Result<ConnectionRecord, Error> {
+    let Some(credentials) = put.credentials else {
+        let error = FieldError::new("/credentials", "required", "a new connection needs credentials");
+        return Err(Problem::invalid(vec![error]).into());
+    };
+    let connection_id = ConnectionId::new();
+    let (key, sealed_key) = gateway.vault.seal_data_key()?;
+    let now = chrono::Utc::now();
+    let sealed = SealedConnection {
+        credentials: gateway.seal_credentials(&key, connection_id, 1, &credentials)?,
+        key_id: sealed_key.key_id,
+        sealed_data_key: sealed_key.bytes,
+        record: ConnectionRecord {
+            connection_id,
+            name: name.into(),
+            vendor: spec.name.into(),
+            display_name: put.display_name.unwrap_or_else(|| name.into()),
+            settings: put.settings,
+            mapping: Json(put.mapping),
+            health: Health::Unknown,
+            health_detail: None,
+            health_checked_at: None,
+            credential_version: 1,
+            created_at: now,
+            updated_at: now,
+        },
+    };
+    Ok(store::connections::insert(tx, &sealed).await?)
+}
+
+async fn change(
+    gateway: &Gateway,
+    tx: &mut sqlx::PgConnection,
+    existing: &SealedConnection,
+    put: PutConnection,
+) -> Result<ConnectionRecord, Error> {
+    let old = &existing.record;
+    if old.vendor != put.vendor {
+        let detail = format!("this connection is of vendor `{}`; make another one", old.vendor);
+        return Err(Problem::invalid(vec![FieldError::new("/vendor", "immutable", detail)]).into());
+    }
+    let display_name = put.display_name.unwrap_or_else(|| old.name.clone());
+    let record =
+        store::connections::update(&mut *tx, old.connection_id, &display_name, &put.settings, &Json(put.mapping))
+            .await?;
+    match put.credentials {
+        Some(credentials) => replace_credentials(gateway, tx, existing, &credentials).await,
+        None => Ok(record),
+    }
+}
+
+async fn replace_credentials(
+    gateway: &Gateway,
+    tx: &mut sqlx::PgConnection,
+    existing: &SealedConnection,
+    credentials: &BTreeMap<String, SecretString>,
+) -> Result<ConnectionRecord, Error> {
+    let key = gateway.data_key(existing)?;
+    let id = existing.record.connection_id;
+    let sealed = gateway.seal_credentials(&key, id, existing.record.credential_version + 1, credentials)?;
+    Ok(store::connections::set_credentials(tx, id, &sealed).await?)
 }
 
 /// Seals a new version of the credentials and uses it from now on.
@@ -33,25 +141,113 @@ pub async fn rotate_credentials(
     name: &str,
     credentials: BTreeMap<String, SecretString>,
 ) -> Result<ConnectionRecord, Error> {
-    todo!()
+    let mut tx = gateway.db.begin().await?;
+    let existing = store::connections::lock_sealed_by_name(&mut *tx, name).await?;
+    let existing = existing.ok_or_else(|| not_found("connection"))?;
+    if let Some(spec) = registry::vendor(&existing.record.vendor) {
+        let errors = credential_errors(spec, &credentials, "");
+        if !errors.is_empty() {
+            return Err(Problem::invalid(errors).into());
+        }
+    }
+    let record = replace_credentials(gateway, &mut tx, &existing, &credentials).await?;
+    tx.commit().await?;
+    info!(connection = name, version = record.credential_version, "credentials replaced");
+    Ok(record)
 }
 
 /// Asks the vendor whether address and credentials work; keeps the answer as the connection's health.
 pub async fn check_connection(gateway: &Gateway, name: &str) -> Result<ConnectionRecord, Error> {
-    todo!()
+    let id =
+        store::connections::by_name(&gateway.db, name).await?.ok_or_else(|| not_found("connection"))?.connection_id;
+    let sealed = store::connections::sealed_by_id(&gateway.db, id).await?.ok_or_else(|| not_found("connection"))?;
+    let (health, detail) = match gateway.open_account(&sealed) {
+        Ok(account) => match account.vendor.check(&Exchanges::default()).await {
+            Ok(()) => (Health::Healthy, None),
+            Err(error) => (Health::Unhealthy, Some(error.to_string())),
+        },
+        Err(error) => (Health::Unhealthy, Some(error.to_string())),
+    };
+    let version = sealed.record.credential_version;
+    store::connections::set_health(&gateway.db, id, version, health, detail.as_deref()).await?;
+    store::connections::by_name(&gateway.db, name).await?.ok_or_else(|| not_found("connection"))
 }
 
 /// Those the caller may use (an admin: all), by name.
 pub async fn list_connections(gateway: &Gateway, caller: &Caller) -> Result<Vec<ConnectionRecord>, Error> {
-    todo!()
+    let mut connections = store::connections::list(&gateway.db).await?;
+    connections.retain(|connection| may_see(caller, &connection.name));
+    Ok(connections)
 }
 
 /// One the caller may use (an admin: any).
 pub async fn get_connection(gateway: &Gateway, caller: &Caller, name: &str) -> Result<ConnectionRecord, Error> {
-    todo!()
+    if !may_see(caller, name) {
+        return Err(not_found("connection"));
+    }
+    store::connections::by_name(&gateway.db, name).await?.ok_or_else(|| not_found("connection"))
+}
+
+fn may_see(caller: &Caller, name: &str) -> bool {
+    caller.has_scope(ADMIN) || caller.may_use(name)
 }
 
 /// Deletes a connection and its credentials. Refused with `connection_in_use` while exports run over it.
 pub async fn delete_connection(gateway: &Gateway, name: &str) -> Result<(), Error> {
-    todo!()
+    let connection = store::connections::by_name(&gateway.db, name).await?.ok_or_else(|| not_found("connection"))?;
+    if !store::connections::delete_unused(&gateway.db, connection.connection_id).await? {
+        return Err(
+            Problem::new(Code::ConnectionInUse, "exports still run over this connection; cancel them or wait").into()
+        );
+    }
+    info!(connection = name, "connection deleted");
+    Ok(())
+}
+
+fn require_name(name: &str) -> Result<(), Problem> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if !name.is_empty()
+        && name.len() <= 63
+        && name.chars().all(plain)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
+        return Ok(());
+    }
+    let detail = "a connection's name is 1 to 63 characters of a-z 0-9 - _ . and begins with a letter or digit";
+    Err(Problem::new(Code::InvalidRequest, detail))
+}
+
+fn mapping_errors(mapping: &BTreeMap<String, String>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (column, property) in mapping {
+        let pointer = format!("/mapping/{}", crate::exports::request::escape_pointer(column));
+        let known = column.starts_with("attributes.") && Selection::parse(std::slice::from_ref(column)).is_ok()
+            || UserColumn::named(column).is_some_and(UserColumn::is_text);
+        if !known {
+            errors.push(FieldError::new(pointer, "unknown_field", "no column of user.v1 that can be mapped"));
+        } else if property.trim().is_empty() || property.len() > 255 {
+            errors.push(FieldError::new(pointer, "invalid", "a vendor property is 1 to 255 characters"));
+        }
+    }
+    errors
+}
+
+fn credential_errors(spec: &VendorSpec, credentials: &BTreeMap<String, SecretString>, base: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for name in credentials.keys().filter(|name| !spec.credentials.iter().any(|known| known.name == name.as_str())) {
+        let pointer = format!("{base}/{}", crate::exports::request::escape_pointer(name));
+        errors.push(FieldError::new(pointer, "unknown_field", format!("{} has no such credential", spec.name)));
+    }
+    for known in spec.credentials {
+        let pointer = format!("{base}/{}", known.name);
+        match credentials.get(known.name).map(|value| value.expose_secret()) {
+            None => errors.push(FieldError::new(pointer, "required", known.description)),
+            // What cannot be sent in a header would only fail later, and less clearly.
+            Some(value) if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic()) => {
+                errors.push(FieldError::new(pointer, "invalid", "visible ASCII characters without spaces"));
+            }
+            Some(_) => {}
+        }
+    }
+    errors
 }

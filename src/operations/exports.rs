@@ -3,16 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
+use tracing::{info, warn};
 
-use super::{Caller, Error, Gateway};
+use super::{Caller, Error, Gateway, not_found};
 use crate::{
     exports::{
-        record::{AttemptRecord, EventRecord, ExportRecord, FileRecord},
-        request::{Dataset, SubmitExport},
-        state::State,
+        problem::{Code, FieldError, Problem},
+        record::{AttemptRecord, ConnectionRecord, EventRecord, ExportRecord, FileRecord},
+        request::{Coalesce, Dataset, ExportRequest, SubmitExport},
+        state::{Event, State},
     },
     ids::ExportId,
-    vendors::Plan,
+    store,
+    vendors::{Plan, VendorSpec, registry},
 };
 
 /// `Idempotency-Key` and what it stands for.
@@ -59,12 +62,118 @@ pub async fn submit_export(
     body: SubmitExport,
     idempotency: Option<Idempotency>,
 ) -> Result<Submission, Error> {
-    todo!()
+    let mut tx = gateway.db.begin().await?;
+    if let Some(Idempotency { key, body_sha256 }) = &idempotency {
+        if !store::exports::try_lock_key(&mut *tx, &caller.tenant, &caller.subject, key).await? {
+            return Err(Problem::new(
+                Code::IdempotencyKeyInFlight,
+                "a request with this key has not been answered yet",
+            )
+            .with_retry_after_secs(1)
+            .into());
+        }
+        if let Some(earlier) = store::exports::key_use(&mut *tx, &caller.tenant, &caller.subject, key).await? {
+            if earlier.body_sha256 != body_sha256 {
+                return Err(Problem::new(Code::IdempotencyKeyReused, "this key came with another body before").into());
+            }
+            let export = store::exports::by_id(&mut *tx, &caller.tenant, earlier.export_id).await?;
+            return Ok(Submission { export: export.ok_or_else(|| not_found("export"))?, replayed: true });
+        }
+    }
+    let accepted = accept(gateway, &mut tx, caller, &body).await?;
+    let export = insert(&mut tx, caller, &body, &accepted, None).await?;
+    if let Some(Idempotency { key, body_sha256 }) = &idempotency {
+        let (tenant, subject) = (&caller.tenant, &caller.subject);
+        store::exports::insert_key(&mut *tx, tenant, subject, key, body_sha256, export.export_id).await?;
+    }
+    tx.commit().await?;
+    info!(export.id = %export.export_id, connection = %export.connection, dataset = export.dataset.as_str(), "export accepted");
+    Ok(Submission { export, replayed: false })
 }
 
 /// What `submit_export` would do, without doing it.
 pub async fn plan_export(gateway: &Gateway, caller: &Caller, body: &SubmitExport) -> Result<Plan, Error> {
-    todo!()
+    let mut db = gateway.db.acquire().await?;
+    Ok(accept(gateway, &mut db, caller, body).await?.plan)
+}
+
+/// A request that passed every check.
+struct Accepted {
+    connection: ConnectionRecord,
+    deadline: Duration,
+    plan: Plan,
+}
+
+async fn accept(
+    gateway: &Gateway,
+    db: &mut sqlx::PgConnection,
+    caller: &Caller,
+    body: &SubmitExport,
+) -> Result<Accepted, Error> {
+    let deadline = body.deadline();
+    let connection = match caller.may_use(&body.connection) {
+        true => store::connections::by_name(db, &body.connection).await?,
+        false => None,
+    };
+    let Some(connection) = connection else {
+        let detail = format!("there is no connection `{}` that this token may use", body.connection);
+        let error = FieldError::new("/connection", "unknown_connection", detail.clone());
+        return Err(Problem::new(Code::UnknownConnection, detail).with_errors(vec![error]).into());
+    };
+    let spec = registry::vendor(&connection.vendor)
+        .ok_or_else(|| Problem::new(Code::ServiceUnavailable, "this version does not know the connection's vendor"))?;
+    require_dataset(spec, body.dataset)?;
+    let request = ExportRequest::parse(body.dataset, &body.parameters, body.output);
+    let (deadline, request) = match (deadline, request) {
+        (Ok(deadline), Ok(request)) => (deadline, request),
+        (deadline, request) => {
+            let errors = [deadline.err().unwrap_or_default(), request.err().unwrap_or_default()].concat();
+            return Err(Problem::invalid(errors).into());
+        }
+    };
+    let plan = gateway
+        .adapter(spec, connection.settings.clone(), BTreeMap::new(), connection.mapping.0.clone())
+        .and_then(|adapter| adapter.plan(&request))
+        .map_err(Problem::invalid)?;
+    Ok(Accepted { connection, deadline, plan })
+}
+
+fn require_dataset(spec: &VendorSpec, dataset: Dataset) -> Result<(), Problem> {
+    let offers = |spec: &VendorSpec| spec.datasets.iter().any(|offered| offered.dataset == dataset);
+    if offers(spec) {
+        return Ok(());
+    }
+    let others: Vec<_> = registry::VENDORS.iter().filter(|spec| offers(spec)).map(|spec| spec.name).collect();
+    let others = if others.is_empty() { "no vendor".to_owned() } else { others.join(", ") };
+    let detail = format!("{} has no dataset `{}`; it is offered by: {others}", spec.name, dataset.as_str());
+    let error = FieldError::new("/dataset", "dataset_not_supported", detail.clone());
+    Err(Problem::new(Code::DatasetNotSupported, detail).with_errors(vec![error]))
+}
+
+async fn insert(
+    tx: &mut sqlx::PgConnection,
+    caller: &Caller,
+    body: &SubmitExport,
+    accepted: &Accepted,
+    retry_of: Option<ExportId>,
+) -> Result<ExportRecord, Error> {
+    let new = store::exports::NewExport {
+        export_id: ExportId::new(),
+        tenant: &caller.tenant,
+        created_by: &caller.subject,
+        connection_id: accepted.connection.connection_id,
+        connection: &accepted.connection.name,
+        vendor: &accepted.connection.vendor,
+        dataset: body.dataset,
+        parameters: &body.parameters,
+        output: body.output,
+        delivery: &body.delivery,
+        labels: &body.labels,
+        deadline: accepted.deadline,
+        warnings: &accepted.plan.warnings,
+        retry_of,
+    };
+    Ok(store::exports::insert(tx, &new).await?)
 }
 
 /// One page, newest first, and whether more follow.
@@ -73,38 +182,135 @@ pub async fn list_exports(
     caller: &Caller,
     filter: &ListExports,
 ) -> Result<(Vec<ExportWithFiles>, bool), Error> {
-    todo!()
+    let page = store::exports::Page {
+        tenant: &caller.tenant,
+        state: filter.state,
+        connection: filter.connection.as_deref(),
+        dataset: filter.dataset,
+        created_after: filter.created_after,
+        created_before: filter.created_before,
+        labels: &filter.labels,
+        before: filter.before,
+        limit: filter.page_size + 1,
+    };
+    let mut exports = store::exports::list(&gateway.db, &page).await?;
+    let more = exports.len() as i64 > filter.page_size;
+    exports.truncate(usize::try_from(filter.page_size).unwrap_or_default());
+    Ok((with_files(gateway, exports).await?, more))
+}
+
+async fn with_files(gateway: &Gateway, exports: Vec<ExportRecord>) -> Result<Vec<ExportWithFiles>, Error> {
+    let succeeded: Vec<_> =
+        exports.iter().filter(|export| export.state == State::Succeeded).map(|export| export.export_id).collect();
+    let mut files: BTreeMap<ExportId, Vec<FileRecord>> = BTreeMap::new();
+    if !succeeded.is_empty() {
+        for file in store::files::of_exports(&gateway.db, &succeeded).await? {
+            files.entry(file.export_id).or_default().push(file);
+        }
+    }
+    let own = |export: ExportRecord| {
+        let files = files.remove(&export.export_id).unwrap_or_default();
+        ExportWithFiles { export, files }
+    };
+    Ok(exports.into_iter().map(own).collect())
 }
 
 /// The export, in whatever state.
 pub async fn get_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<ExportWithFiles, Error> {
-    todo!()
+    let export = read(gateway, caller, id).await?;
+    with_files(gateway, vec![export]).await?.pop().ok_or_else(|| not_found("export"))
 }
 
-/// As [`get_export`], but holds the answer until `state` or `phase` differ from now, the export is finished, or `timeout` is up.
+pub(super) async fn read(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<ExportRecord, Error> {
+    store::exports::by_id(&gateway.db, &caller.tenant, id).await?.ok_or_else(|| not_found("export"))
+}
+
+/// As [`get_export`], but holds the answer until `state` or `phase` differ from now, the export is finished, or
+/// `timeout` is up.
 pub async fn wait_for_change(
     gateway: &Gateway,
     caller: &Caller,
     id: ExportId,
     timeout: Duration,
 ) -> Result<ExportWithFiles, Error> {
-    todo!()
+    let mut watch = gateway.hub.watch(id);
+    let first = read(gateway, caller, id).await?;
+    let changed = async {
+        let mut export = first.clone();
+        while !export.state.is_final() && (export.state, export.phase) == (first.state, first.phase) {
+            watch.changed().await;
+            export = read(gateway, caller, id).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Ok(result) = tokio::time::timeout(timeout, changed).await {
+        result?;
+    }
+    get_export(gateway, caller, id).await
 }
 
 /// Asks for the export to stop. Answers the export: `cancelling`, or `cancelled` when it already was.
 /// Refused with `export_already_finished` when it succeeded or failed.
 pub async fn cancel_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<ExportRecord, Error> {
-    todo!()
+    let mut tx = gateway.db.begin().await?;
+    let export = store::exports::lock(&mut *tx, &caller.tenant, id).await?.ok_or_else(|| not_found("export"))?;
+    if matches!(export.state, State::Cancelled | State::Cancelling) {
+        return Ok(export);
+    }
+    let Ok(transition) = export.state.transition(Event::CancelRequested) else {
+        let detail = format!("the export has {} already", export.state.as_str());
+        return Err(Problem::new(Code::ExportAlreadyFinished, detail).into());
+    };
+    let export = store::exports::request_cancel(&mut *tx, id, transition).await?;
+    tx.commit().await?;
+    info!(export.id = %id, "cancellation requested");
+    Ok(export)
 }
 
 /// A new export with the same request as a finished one. Refused with `export_not_finished`.
 pub async fn retry_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<ExportRecord, Error> {
-    todo!()
+    let old = read(gateway, caller, id).await?;
+    require_finished(&old)?;
+    let life = (old.deadline_at - old.created_at).num_seconds();
+    let body = SubmitExport {
+        connection: old.connection,
+        dataset: old.dataset,
+        parameters: old.parameters,
+        output: old.output.0,
+        delivery: old.delivery.0,
+        labels: old.labels.0,
+        deadline: Some(format!("PT{life}S")),
+        coalesce: Coalesce::default(),
+        max_age: None,
+    };
+    let mut tx = gateway.db.begin().await?;
+    let accepted = accept(gateway, &mut tx, caller, &body).await?;
+    let export = insert(&mut tx, caller, &body, &accepted, Some(id)).await?;
+    tx.commit().await?;
+    Ok(export)
+}
+
+fn require_finished(export: &ExportRecord) -> Result<(), Error> {
+    if export.state.is_final() {
+        return Ok(());
+    }
+    let detail = format!("the export is {}", export.state.as_str());
+    Err(Problem::new(Code::ExportNotFinished, detail).with_retry_after_secs(2).into())
 }
 
 /// Deletes the files of a finished export; a second time is fine. Refused with `export_not_finished`.
 pub async fn delete_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<(), Error> {
-    todo!()
+    let mut tx = gateway.db.begin().await?;
+    let export = store::exports::lock(&mut *tx, &caller.tenant, id).await?.ok_or_else(|| not_found("export"))?;
+    require_finished(&export)?;
+    store::exports::mark_deleted(&mut *tx, id).await?;
+    tx.commit().await?;
+    info!(export.id = %id, "result deleted");
+    // The mark hides the files at once; what cannot be removed now is removed by the sweep.
+    if let Err(error) = super::files::remove(gateway, id).await {
+        warn!(export.id = %id, error = %error, "the files of a deleted result could not be removed yet");
+    }
+    Ok(())
 }
 
 /// The transitions after the one numbered `after`, oldest first.
@@ -114,10 +320,12 @@ pub async fn list_events(
     id: ExportId,
     after: i64,
 ) -> Result<Vec<EventRecord>, Error> {
-    todo!()
+    read(gateway, caller, id).await?;
+    Ok(store::exports::events(&gateway.db, id, after).await?)
 }
 
 /// The vendor exchanges, oldest first.
 pub async fn list_attempts(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<Vec<AttemptRecord>, Error> {
-    todo!()
+    read(gateway, caller, id).await?;
+    Ok(store::exports::attempts(&gateway.db, id).await?)
 }

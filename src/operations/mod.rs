@@ -1,6 +1,7 @@
 //! What a caller can ask for, each as a short story in one transaction. No status codes and no JSON shapes: refusals
 //! are [`Problem`]s, answers are records.
 
+pub mod accounts;
 pub mod callbacks;
 pub mod connections;
 pub mod exports;

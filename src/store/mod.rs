@@ -1,3 +1,33 @@
-//! All SQL: one function per statement, rows to types. Decides nothing.
+//! All SQL: one function per statement, rows to types. Decides nothing. Every write of a worker names the claim it
+//! holds; [`Held::Lost`] means that another worker has the export now.
 
+pub mod connections;
+pub mod engine;
+pub mod exports;
+pub mod files;
 pub mod hub;
+pub mod slots;
+
+use sqlx::{PgPool, postgres::PgQueryResult};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Brings the database to this version's schema. Safe to run from many processes at once.
+pub async fn migrate(db: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATIONS.run(db).await
+}
+
+/// Whether a worker's write happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a lost claim must stop the worker"]
+pub enum Held {
+    Yes,
+    /// The claim is gone: nothing was changed, and nothing may be changed any more.
+    Lost,
+}
+
+impl From<PgQueryResult> for Held {
+    fn from(result: PgQueryResult) -> Self {
+        if result.rows_affected() == 0 { Self::Lost } else { Self::Yes }
+    }
+}

@@ -1,0 +1,109 @@
+//! From a stored connection to a working vendor adapter: the one place where credentials are opened.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use super::{Error, Gateway};
+use crate::{
+    exports::problem::{FieldError, Problem},
+    ids::{ConnectionId, ExportId},
+    store::connections::SealedConnection,
+    vault::{DataKey, SealedDataKey},
+    vendors::{Account, Mapping, Ticket, Vendor, VendorSpec, registry},
+};
+
+/// Why a stored connection cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("no vendor `{0}` in this version")]
+    UnknownVendor(String),
+    #[error(transparent)]
+    Vault(#[from] crate::vault::Error),
+    #[error("the sealed credentials are not readable")]
+    Unreadable,
+    #[error("the connection's settings are not valid: {0}")]
+    Settings(String),
+}
+
+/// One open account: the adapter, and the key that seals what its exports keep.
+pub struct OpenAccount {
+    pub spec: &'static VendorSpec,
+    pub vendor: Arc<dyn Vendor>,
+    key: DataKey,
+}
+
+impl Gateway {
+    /// Opens the credentials of a connection and builds its adapter.
+    pub fn open_account(&self, sealed: &SealedConnection) -> Result<OpenAccount, AccountError> {
+        let record = &sealed.record;
+        let spec =
+            registry::vendor(&record.vendor).ok_or_else(|| AccountError::UnknownVendor(record.vendor.clone()))?;
+        let key = self.data_key(sealed)?;
+        let aad = credentials_aad(record.connection_id, record.credential_version);
+        let plain = self.vault.open(&key, &aad, &sealed.credentials)?;
+        let credentials: BTreeMap<String, SecretString> =
+            serde_json::from_slice(&plain).map_err(|_| AccountError::Unreadable)?;
+        let vendor = self
+            .adapter(spec, record.settings.clone(), credentials, record.mapping.0.clone())
+            .map_err(|errors| AccountError::Settings(Problem::invalid(errors).to_string()))?;
+        Ok(OpenAccount { spec, vendor, key })
+    }
+
+    /// Builds an adapter; without credentials it can plan and check settings, nothing else.
+    pub(super) fn adapter(
+        &self,
+        spec: &VendorSpec,
+        settings: Value,
+        credentials: BTreeMap<String, SecretString>,
+        mapping: Mapping,
+    ) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
+        (spec.connect)(Account { settings, credentials, mapping, http: self.http.clone() })
+    }
+
+    pub(super) fn data_key(&self, sealed: &SealedConnection) -> Result<DataKey, crate::vault::Error> {
+        self.vault
+            .open_data_key(&SealedDataKey { key_id: sealed.key_id.clone(), bytes: sealed.sealed_data_key.clone() })
+    }
+
+    pub(super) fn seal_credentials(
+        &self,
+        key: &DataKey,
+        id: ConnectionId,
+        version: i32,
+        credentials: &BTreeMap<String, SecretString>,
+    ) -> Result<Vec<u8>, Error> {
+        let plain: BTreeMap<&str, &str> =
+            credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+        let plain = SecretString::from(serde_json::to_string(&plain).unwrap_or_default());
+        Ok(self.vault.seal(key, &credentials_aad(id, version), plain.expose_secret().as_bytes())?)
+    }
+}
+
+impl OpenAccount {
+    /// Seals what the vendor gave, for the row of its export.
+    pub fn seal_ticket(
+        &self,
+        gateway: &Gateway,
+        id: ExportId,
+        ticket: &Ticket,
+    ) -> Result<Vec<u8>, crate::vault::Error> {
+        gateway.vault.seal(&self.key, &ticket_aad(id), ticket.0.expose_secret().as_bytes())
+    }
+
+    /// Opens what the vendor gave.
+    pub fn open_ticket(&self, gateway: &Gateway, id: ExportId, sealed: &[u8]) -> Result<Ticket, AccountError> {
+        let plain = gateway.vault.open(&self.key, &ticket_aad(id), sealed)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| AccountError::Unreadable)?;
+        Ok(Ticket(SecretString::from(text)))
+    }
+}
+
+fn credentials_aad(id: ConnectionId, version: i32) -> String {
+    format!("headgate:credentials:{id}:{version}")
+}
+
+fn ticket_aad(id: ExportId) -> String {
+    format!("headgate:ticket:{id}")
+}

@@ -1,0 +1,385 @@
+//! What workers write. An export is claimed under a lease; every later write names the claim and touches nothing once
+//! another worker has it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgExecutor, types::Json};
+use uuid::Uuid;
+
+use super::{
+    Held,
+    exports::{export_columns, interval},
+};
+use crate::{
+    exports::{
+        problem::Problem,
+        record::{AttemptRecord, ExportRecord},
+        state::{Phase, State, Transition},
+    },
+    ids::ExportId,
+};
+
+/// An export in a worker's hands.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct ClaimedExport {
+    #[sqlx(flatten)]
+    pub export: ExportRecord,
+    pub claim: Uuid,
+    pub failures: i32,
+    pub submissions: i32,
+    pub submit_intent_at: Option<DateTime<Utc>>,
+    pub submitted_at: Option<DateTime<Utc>>,
+    pub ticket: Option<Vec<u8>>,
+    /// The database's clock at the claim.
+    pub now: DateTime<Utc>,
+}
+
+/// Claims up to `limit` exports that have been due longest and holds them for `lease`. `skip locked` lets workers poll
+/// side by side; when a lease ends, a crashed worker's export is due again.
+pub async fn claim_due(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    lease: Duration,
+    limit: i64,
+) -> sqlx::Result<Vec<ClaimedExport>> {
+    sqlx::query_as(concat!(
+        "update export set claim = gen_random_uuid(), claimed_by = $1, due_at = now() + $2, wake = false \
+         where export_id in (select export_id from export where finished_at is null and due_at <= now() \
+                             order by due_at limit $3 for update skip locked) \
+         returning now() as now, claim, failures, submissions, submit_intent_at, submitted_at, ticket, ",
+        export_columns!()
+    ))
+    .bind(worker)
+    .bind(interval(lease)?)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// When the next export is due, if any is live.
+pub async fn next_due(db: impl PgExecutor<'_>) -> sqlx::Result<Option<Duration>> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        "select extract(epoch from due_at - now())::float8 from export where finished_at is null order by due_at limit 1",
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
+}
+
+/// Locks an export that is still in our hands and answers its state; `None` means that the claim is lost.
+pub async fn lock_claimed(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid) -> sqlx::Result<Option<State>> {
+    sqlx::query_scalar("select state from export where export_id = $1 and claim = $2 for update")
+        .bind(id)
+        .bind(claim)
+        .fetch_optional(db)
+        .await
+}
+
+/// What a transfer has moved so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    pub records: i64,
+    pub bytes_read: i64,
+    pub bytes_written: i64,
+    pub files_done: i32,
+    pub files_total: Option<i32>,
+}
+
+/// Extends the lease and answers the state; `None` means that the claim is lost.
+pub async fn renew(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, lease: Duration) -> sqlx::Result<Option<State>> {
+    sqlx::query_scalar("update export set due_at = now() + $3 where export_id = $1 and claim = $2 returning state")
+        .bind(id)
+        .bind(claim)
+        .bind(interval(lease)?)
+        .fetch_optional(db)
+        .await
+}
+
+/// Extends the lease and notes progress; `None` means that the claim is lost.
+pub async fn renew_with_progress(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    lease: Duration,
+    phase: Phase,
+    moved: Moved,
+) -> sqlx::Result<Option<State>> {
+    sqlx::query_scalar(
+        "update export set due_at = now() + $3, phase = $4, records = $5, bytes_read = $6, bytes_written = $7, \
+         files_done = $8, files_total = $9, last_progress_at = now(), version = version + 1 \
+         where export_id = $1 and claim = $2 returning state",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(interval(lease)?)
+    .bind(phase)
+    .bind(moved.records)
+    .bind(moved.bytes_read)
+    .bind(moved.bytes_written)
+    .bind(moved.files_done)
+    .bind(moved.files_total)
+    .fetch_optional(db)
+    .await
+}
+
+/// Lets go without a result, to be claimed again at once.
+pub async fn hand_back(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set claim = null, claimed_by = null, due_at = now(), wake = false \
+         where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Lets go until the vendor has room. The state stays as it is.
+pub async fn wait_for_slot(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    reason: &str,
+    exclusive_key: Option<&str>,
+    look_again: Duration,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set claim = null, claimed_by = null, \
+         due_at = case when wake then now() else least(now() + $5, deadline_at) end, wake = false, \
+         phase = 'waiting_for_slot', waiting_reason = $3, exclusive_key = $4, \
+         version = version + case when phase = 'waiting_for_slot' and waiting_reason = $3 then 0 else 1 end \
+         where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(reason)
+    .bind(exclusive_key)
+    .bind(interval(look_again)?)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Commits the intent to ask the vendor, before the vendor is asked.
+pub async fn begin_submission(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    transition: Transition,
+    phase: Phase,
+    callback_token_sha256: Option<&[u8]>,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set state = $6, phase = $3, waiting_reason = null, retry_at = null, \
+         started_at = coalesce(started_at, now()), submit_intent_at = coalesce(submit_intent_at, now()), \
+         submissions = submissions + 1, callback_token_sha256 = coalesce($4, callback_token_sha256), \
+         version = version + 1 where export_id = $1 and claim = $2 and state = $5",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(phase)
+    .bind(callback_token_sha256)
+    .bind(transition.from())
+    .bind(transition.to())
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Keeps the vendor's answer: the vendor is at it.
+pub async fn record_ticket(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    ticket: &[u8],
+    reference: Option<&str>,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set ticket = $3, vendor_reference = $4, submit_intent_at = null, submitted_at = now(), \
+         phase = case when state = 'running' then 'vendor_processing' else phase end, vendor_status = 'accepted', \
+         failures = 0, attempt = 1, retry_at = null, last_progress_at = now(), version = version + 1 \
+         where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(ticket)
+    .bind(reference)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// How an export is let go that is not finished.
+#[derive(Debug, Clone)]
+pub struct Release<'a> {
+    /// Until somebody looks again.
+    pub after: Duration,
+    pub phase: Phase,
+    pub waiting_reason: Option<&'a str>,
+    /// The vendor's last words; `None` keeps the ones before.
+    pub vendor_status: Option<&'a str>,
+    /// Failures in a row, this one included; 0 when nothing failed.
+    pub failures: i32,
+    /// The vendor may have begun without our knowing: keep the intent.
+    pub outcome_unknown: bool,
+    /// Added unless already there.
+    pub warning: Option<&'a str>,
+}
+
+/// Lets go for a while.
+pub async fn release(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, release: &Release<'_>) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set claim = null, claimed_by = null, \
+         due_at = case when wake then now() else least(now() + $3, deadline_at) end, wake = false, \
+         phase = case when state = 'running' then $4 else phase end, waiting_reason = $5, \
+         last_progress_at = case when $6::text is distinct from vendor_status and $6 is not null and $7 = 0 \
+                            then now() else last_progress_at end, \
+         vendor_status = coalesce($6, vendor_status), failures = $7, attempt = $7 + 1, \
+         retry_at = case when $7 > 0 then now() + $3 end, \
+         submit_intent_at = case when $8 then submit_intent_at end, \
+         warnings = case when $9::text is null or warnings ? $9 then warnings else warnings || to_jsonb($9::text) end, \
+         version = version + 1 \
+         where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(interval(release.after)?)
+    .bind(release.phase)
+    .bind(release.waiting_reason)
+    .bind(release.vendor_status)
+    .bind(release.failures)
+    .bind(release.outcome_unknown)
+    .bind(release.warning)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Forgets what the vendor gave, because the vendor no longer has it; the next step asks again.
+pub async fn forget_ticket(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, why: &str) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set claim = null, claimed_by = null, wake = false, due_at = now(), ticket = null, \
+         submit_intent_at = null, submitted_at = null, phase = case when state = 'running' then 'submitting' else phase end, \
+         vendor_status = $3, failures = 0, attempt = 1, version = version + 1 \
+         where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(why)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// The vendor's files are ready: the transfer begins, `taken_at` is when the data was taken.
+pub async fn begin_transfer(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, files: i32) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set phase = 'downloading', vendor_status = 'ready', waiting_reason = null, files_total = $3, \
+         files_done = 0, records = 0, bytes_read = 0, bytes_written = 0, retry_at = null, last_progress_at = now(), \
+         data_as_of = now(), version = version + 1 where export_id = $1 and claim = $2 and state = 'running'",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(files)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Ends an export well. Name its files in the same transaction.
+pub async fn complete(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    transition: Transition,
+    moved: Moved,
+    result_ttl: Duration,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set state = $10, phase = null, finished_at = now(), result_expires_at = now() + $3, \
+         records = $4, bytes_read = $5, bytes_written = $6, files_done = $7, files_total = $8, \
+         last_progress_at = now(), claim = null, claimed_by = null, ticket = null, submit_intent_at = null, \
+         waiting_reason = null, retry_at = null, version = version + 1 \
+         where export_id = $1 and claim = $2 and state = $9",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(interval(result_ttl)?)
+    .bind(moved.records)
+    .bind(moved.bytes_read)
+    .bind(moved.bytes_written)
+    .bind(moved.files_done)
+    .bind(moved.files_total)
+    .bind(transition.from())
+    .bind(transition.to())
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Ends an export badly.
+pub async fn fail(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    transition: Transition,
+    problem: &Problem,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set state = $6, phase = null, finished_at = now(), error = $3, claim = null, \
+         claimed_by = null, ticket = null, waiting_reason = null, retry_at = null, \
+         vendor_status = coalesce($4, vendor_status), version = version + 1 \
+         where export_id = $1 and claim = $2 and state = $5",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(Json(problem))
+    .bind(problem.vendor.as_ref().and_then(|vendor| vendor.message.as_deref()))
+    .bind(transition.from())
+    .bind(transition.to())
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Ends an export that a caller stopped.
+pub async fn cancelled(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    transition: Transition,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set state = $4, phase = null, finished_at = now(), claim = null, claimed_by = null, \
+         ticket = null, waiting_reason = null, retry_at = null, version = version + 1 \
+         where export_id = $1 and claim = $2 and state = $3",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(transition.from())
+    .bind(transition.to())
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Keeps vendor exchanges; they are evidence and are written whoever holds the claim.
+pub async fn insert_exchanges(db: impl PgExecutor<'_>, id: ExportId, exchanges: &[AttemptRecord]) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into vendor_exchange (export_id, at, action, method, target, http_status, duration_ms, decision) \
+         select $1, * from unnest($2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bigint[], $8::text[])",
+    )
+    .bind(id)
+    .bind(exchanges.iter().map(|exchange| exchange.at).collect::<Vec<_>>())
+    .bind(exchanges.iter().map(|exchange| exchange.action.clone()).collect::<Vec<_>>())
+    .bind(exchanges.iter().map(|exchange| exchange.method.clone()).collect::<Vec<_>>())
+    .bind(exchanges.iter().map(|exchange| exchange.target.clone()).collect::<Vec<_>>())
+    .bind(exchanges.iter().map(|exchange| exchange.http_status).collect::<Vec<_>>())
+    .bind(exchanges.iter().map(|exchange| exchange.duration_ms).collect::<Vec<_>>())
+    .bind(exchanges.iter().map(|exchange| exchange.decision.clone()).collect::<Vec<_>>())
+    .execute(db)
+    .await
+    .map(drop)
+}

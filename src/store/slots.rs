@@ -1,0 +1,88 @@
+//! Room at the vendor. Taking, giving back and waking all happen under a lock of the connection's row, so that a slot
+//! given back is never missed by an export that is just about to wait.
+
+use sqlx::PgExecutor;
+
+use crate::ids::{ConnectionId, ExportId};
+
+/// Serialises all slot changes of one connection until the transaction ends. `false` when the connection is gone.
+pub async fn lock_connection(db: impl PgExecutor<'_>, connection: ConnectionId) -> sqlx::Result<bool> {
+    sqlx::query_scalar::<_, i32>("select 1 from connection where connection_id = $1 for update")
+        .bind(connection)
+        .fetch_optional(db)
+        .await
+        .map(|row| row.is_some())
+}
+
+/// What stands in the way of one more export at the vendor.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Room {
+    /// Others at the vendor over this connection.
+    pub taken: i64,
+    /// Another holds the same exclusive key.
+    pub key_taken: bool,
+}
+
+/// Looks at the room for `export`, not counting a slot it holds itself.
+pub async fn room(
+    db: impl PgExecutor<'_>,
+    connection: ConnectionId,
+    export: ExportId,
+    exclusive_key: Option<&str>,
+) -> sqlx::Result<Room> {
+    sqlx::query_as(
+        "select count(*) as taken, coalesce(bool_or(exclusive_key = $3), false) as key_taken \
+         from vendor_slot where connection_id = $1 and export_id <> $2",
+    )
+    .bind(connection)
+    .bind(export)
+    .bind(exclusive_key)
+    .fetch_one(db)
+    .await
+}
+
+/// Takes a slot; a second time is fine.
+pub async fn take(
+    db: impl PgExecutor<'_>,
+    connection: ConnectionId,
+    export: ExportId,
+    exclusive_key: Option<&str>,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into vendor_slot (export_id, connection_id, exclusive_key) values ($1, $2, $3) \
+         on conflict (export_id) do nothing",
+    )
+    .bind(export)
+    .bind(connection)
+    .bind(exclusive_key)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Gives the slot back, if it holds one; says whether it did.
+pub async fn give_back(db: impl PgExecutor<'_>, export: ExportId) -> sqlx::Result<bool> {
+    sqlx::query("delete from vendor_slot where export_id = $1")
+        .bind(export)
+        .execute(db)
+        .await
+        .map(|result| result.rows_affected() > 0)
+}
+
+/// Has a worker look at the oldest waiting export of the connection whose exclusive key is free. Those already woken
+/// are passed over, so that two slots given back wake two exports.
+pub async fn wake_next(db: impl PgExecutor<'_>, connection: ConnectionId) -> sqlx::Result<()> {
+    sqlx::query(
+        "update export set due_at = now() where export_id = ( \
+             select e.export_id from export e \
+             where e.connection_id = $1 and e.finished_at is null and e.phase = 'waiting_for_slot' \
+               and e.claim is null and e.due_at > now() \
+               and not exists (select from vendor_slot s where s.connection_id = $1 \
+                               and s.exclusive_key = e.exclusive_key) \
+             order by e.export_id limit 1)",
+    )
+    .bind(connection)
+    .execute(db)
+    .await
+    .map(drop)
+}

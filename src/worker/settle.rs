@@ -1,0 +1,321 @@
+//! What follows when a step could not simply go on: try again, wait, fail, cancel or hand back.
+
+use std::{collections::HashSet, time::Duration};
+
+use tracing::{debug, info, warn};
+
+use super::{Worker, hold::Interrupt};
+use crate::{
+    exports::{
+        problem::{Code, Problem, VendorBlame},
+        record::{AttemptRecord, Health},
+        retry::MAX_FAILURES,
+        state::{Event, Phase, State},
+    },
+    operations::{accounts::AccountError, files},
+    results,
+    store::{
+        self, Held,
+        engine::{ClaimedExport, Release},
+    },
+    vendors::{Exchanges, Next, VendorError},
+};
+
+/// How often the vendor is asked to begin the same export, all in all.
+const MAX_SUBMISSIONS: i32 = 3;
+/// How often a file that arrives damaged is fetched again.
+const MAX_FETCHES: u32 = 3;
+/// Pause after a failure of Headgate's own: a database that does not answer, a vault that cannot open.
+const OWN_FAILURE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a step ended before its end.
+#[derive(Debug)]
+pub enum Stop {
+    Interrupted(Interrupt),
+    /// The call that begins an export failed.
+    Submission(VendorError),
+    /// Any later vendor call failed.
+    Vendor(VendorError),
+    /// The files could not be received, converted or stored.
+    Results(results::Error),
+    /// Nothing can help any more.
+    Fail(Box<Problem>),
+    Account(AccountError),
+    Store(sqlx::Error),
+}
+
+impl From<Interrupt> for Stop {
+    fn from(interrupt: Interrupt) -> Self {
+        Self::Interrupted(interrupt)
+    }
+}
+
+impl From<VendorError> for Stop {
+    fn from(error: VendorError) -> Self {
+        Self::Vendor(error)
+    }
+}
+
+impl From<results::Error> for Stop {
+    fn from(error: results::Error) -> Self {
+        Self::Results(error)
+    }
+}
+
+impl From<AccountError> for Stop {
+    fn from(error: AccountError) -> Self {
+        Self::Account(error)
+    }
+}
+
+impl From<crate::vault::Error> for Stop {
+    fn from(error: crate::vault::Error) -> Self {
+        Self::Account(error.into())
+    }
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A write that did not happen means that the claim may be lost.
+pub fn held(held: Held) -> Result<(), Stop> {
+    match held {
+        Held::Yes => Ok(()),
+        Held::Lost => Err(Stop::Interrupted(Interrupt::Lost)),
+    }
+}
+
+/// Spreads pauses by up to a tenth, so that exports submitted together are not polled together for ever.
+pub fn jitter(claimed: &ClaimedExport, pause: Duration) -> Duration {
+    let tenth = u32::from(claimed.claim.as_bytes()[0]);
+    pause + pause * tenth / 2560
+}
+
+/// Writes down what was exchanged with the vendor; evidence is kept even when the claim is lost.
+pub async fn keep_exchanges(worker: &Worker, claimed: &ClaimedExport, exchanges: &Exchanges) {
+    let rows: Vec<AttemptRecord> = exchanges
+        .take()
+        .into_iter()
+        .map(|exchange| AttemptRecord {
+            at: exchange.at,
+            action: exchange.action.into(),
+            method: exchange.method.into(),
+            target: exchange.target,
+            http_status: exchange.http_status.map(i32::from),
+            duration_ms: exchange.duration_ms,
+            decision: exchange.decision,
+        })
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    let id = claimed.export.export_id;
+    if let Err(error) = store::engine::insert_exchanges(&worker.gateway.db, id, &rows).await {
+        warn!(error = %error, "the vendor exchanges of a step could not be kept");
+    }
+}
+
+/// Brings an interrupted or failed step to its end. What cannot be written now is done by whoever claims next.
+pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
+    let settled = match stop {
+        Stop::Interrupted(Interrupt::Lost) => after_lost_write(worker, claimed).await,
+        Stop::Interrupted(Interrupt::Cancelled) => cancel(worker, claimed).await,
+        Stop::Interrupted(Interrupt::Shutdown) => hand_back(worker, claimed).await,
+        Stop::Interrupted(Interrupt::Deadline) => {
+            let detail = "the export did not finish before its deadline";
+            fail(worker, claimed, Problem::new(Code::DeadlineExceeded, detail)).await
+        }
+        Stop::Submission(error) => vendor_error(worker, claimed, error, true).await,
+        Stop::Vendor(error) => vendor_error(worker, claimed, error, false).await,
+        Stop::Results(error) => results_error(worker, claimed, error).await,
+        Stop::Fail(problem) => fail(worker, claimed, *problem).await,
+        Stop::Account(error) => {
+            warn!(error = %error, "the connection cannot be opened");
+            let detail = "the connection's credentials cannot be opened; the operator must look";
+            try_again(worker, claimed, OWN_FAILURE_PAUSE, Problem::new(Code::Internal, detail), MAX_FAILURES, false).await
+        }
+        Stop::Store(error) => Err(error),
+    };
+    if let Err(error) = settled {
+        warn!(error = %error, "the database failed in a step; its lease will run out and the step is done again");
+    }
+}
+
+/// A write that named our claim and our state touched nothing: either the claim is gone, or a caller cancelled.
+async fn after_lost_write(worker: &Worker, claimed: &ClaimedExport) -> sqlx::Result<()> {
+    let id = claimed.export.export_id;
+    match store::engine::renew(&worker.gateway.db, id, claimed.claim, worker.settings.lease).await? {
+        None => debug!("the claim is lost; another worker goes on"),
+        Some(State::Cancelling) => return cancel(worker, claimed).await,
+        Some(_) => return hand_back(worker, claimed).await,
+    }
+    Ok(())
+}
+
+async fn hand_back(worker: &Worker, claimed: &ClaimedExport) -> sqlx::Result<()> {
+    let held = store::engine::hand_back(&worker.gateway.db, claimed.export.export_id, claimed.claim).await?;
+    debug!(held = held == Held::Yes, "handed the export back");
+    Ok(())
+}
+
+async fn vendor_error(
+    worker: &Worker,
+    claimed: &ClaimedExport,
+    error: VendorError,
+    submitting: bool,
+) -> sqlx::Result<()> {
+    let spacing = worker.settings.spacing;
+    let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
+    let problem = blame(claimed, &error);
+    if error.code == Code::VendorCredentialsRejected {
+        mark_unhealthy(worker, claimed, &error).await?;
+    }
+    match error.next {
+        Next::GiveUp => fail(worker, claimed, problem).await,
+        Next::TryAgain { after, at_most } => {
+            let at_most = at_most.unwrap_or(MAX_FAILURES);
+            try_again(worker, claimed, spacing.backoff(failures, after), problem, at_most, false).await
+        }
+        Next::OutcomeUnknown => {
+            try_again(worker, claimed, spacing.backoff(failures, None), problem, MAX_FAILURES, submitting).await
+        }
+        Next::Wait { after } => {
+            let waited = (claimed.now - claimed.export.last_progress_at).to_std().unwrap_or_default();
+            let release = Release {
+                after: jitter(claimed, spacing.poll(waited, after)),
+                phase: phase_after(claimed, submitting, claimed.submit_intent_at.is_some()),
+                waiting_reason: Some("vendor_busy"),
+                vendor_status: Some(&error.message),
+                failures: 0,
+                // A refusal is an answer: nothing new was begun. An older unanswered call stays unanswered.
+                outcome_unknown: claimed.submit_intent_at.is_some(),
+                warning: None,
+            };
+            info!(reason = %error, "the vendor has no room; waiting");
+            release_with(worker, claimed, &release).await
+        }
+        Next::Resubmit if claimed.submissions >= MAX_SUBMISSIONS => fail(worker, claimed, problem).await,
+        Next::Resubmit => {
+            info!(reason = %error, "the vendor no longer has the export; asking again");
+            let (id, claim) = (claimed.export.export_id, claimed.claim);
+            store::engine::forget_ticket(&worker.gateway.db, id, claim, &error.message).await.map(drop_held)
+        }
+    }
+}
+
+fn drop_held(_: Held) {}
+
+async fn results_error(worker: &Worker, claimed: &ClaimedExport, error: results::Error) -> sqlx::Result<()> {
+    let problem = Problem::new(error.code, error.message.clone());
+    if !error.fetch_again {
+        return fail(worker, claimed, problem).await;
+    }
+    let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
+    let at_most = if error.code == Code::DeliveryFailed { MAX_FAILURES } else { MAX_FETCHES };
+    warn!(error = %error, cause = ?std::error::Error::source(&error), "the files could not be fetched whole");
+    try_again(worker, claimed, worker.settings.spacing.backoff(failures, None), problem, at_most, false).await
+}
+
+/// Lets go for `after`, or fails when this was the last try.
+async fn try_again(
+    worker: &Worker,
+    claimed: &ClaimedExport,
+    after: Duration,
+    problem: Problem,
+    at_most: u32,
+    outcome_unknown: bool,
+) -> sqlx::Result<()> {
+    let failures = claimed.failures + 1;
+    if u32::try_from(failures).unwrap_or(u32::MAX) >= at_most {
+        return fail(worker, claimed, problem).await;
+    }
+    let submitting = claimed.ticket.is_none();
+    let release = Release {
+        after: jitter(claimed, after),
+        phase: phase_after(claimed, submitting, outcome_unknown),
+        waiting_reason: None,
+        vendor_status: problem.vendor.as_ref().and_then(|vendor| vendor.message.as_deref()),
+        failures,
+        outcome_unknown: outcome_unknown || claimed.submit_intent_at.is_some(),
+        warning: None,
+    };
+    info!(reason = %problem, failures, "a step failed; it is tried again");
+    release_with(worker, claimed, &release).await
+}
+
+fn phase_after(claimed: &ClaimedExport, submitting: bool, outcome_unknown: bool) -> Phase {
+    match (submitting, outcome_unknown || claimed.submit_intent_at.is_some()) {
+        (true, true) => Phase::Reconciling,
+        (true, false) => Phase::Submitting,
+        (false, _) => Phase::VendorProcessing,
+    }
+}
+
+async fn release_with(worker: &Worker, claimed: &ClaimedExport, release: &Release<'_>) -> sqlx::Result<()> {
+    let (id, claim) = (claimed.export.export_id, claimed.claim);
+    store::engine::release(&worker.gateway.db, id, claim, release).await.map(drop_held)
+}
+
+/// The vendor's part in a failure, for the caller.
+fn blame(claimed: &ClaimedExport, error: &VendorError) -> Problem {
+    let vendor = VendorBlame {
+        name: claimed.export.vendor.clone(),
+        http_status: error.http_status,
+        message: Some(error.message.clone()),
+    };
+    Problem::new(error.code, error.message.clone()).with_vendor(vendor)
+}
+
+async fn mark_unhealthy(worker: &Worker, claimed: &ClaimedExport, error: &VendorError) -> sqlx::Result<()> {
+    let db = &worker.gateway.db;
+    let Some(connection) = store::connections::sealed_by_id(db, claimed.export.connection_id).await? else {
+        return Ok(());
+    };
+    warn!(connection = %connection.record.name, "the vendor rejected the credentials; the connection is unhealthy");
+    let (id, version) = (connection.record.connection_id, connection.record.credential_version);
+    store::connections::set_health(db, id, version, Health::Unhealthy, Some(&error.message)).await
+}
+
+async fn fail(worker: &Worker, claimed: &ClaimedExport, problem: Problem) -> sqlx::Result<()> {
+    info!(reason = %problem, "the export failed");
+    end(worker, claimed, Some(&problem)).await
+}
+
+async fn cancel(worker: &Worker, claimed: &ClaimedExport) -> sqlx::Result<()> {
+    info!("the export is cancelled");
+    end(worker, claimed, None).await
+}
+
+/// Ends an export without files, failed with `problem` or cancelled: the state, the slot and whoever waits for it in
+/// one transaction. A caller who cancelled in the very moment of a failure gets a cancelled export.
+async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>) -> sqlx::Result<()> {
+    let export = &claimed.export;
+    let (id, claim) = (export.export_id, claimed.claim);
+    let mut tx = worker.gateway.db.begin().await?;
+    store::slots::lock_connection(&mut *tx, export.connection_id).await?;
+    let Some(state) = store::engine::lock_claimed(&mut *tx, id, claim).await? else {
+        debug!("the claim is lost; another worker ends the export");
+        return Ok(());
+    };
+    let written = match (state.transition(Event::GaveUp), problem) {
+        (Ok(transition), Some(problem)) => store::engine::fail(&mut *tx, id, claim, transition, problem).await?,
+        _ => match state.transition(Event::CancelDone) {
+            Ok(transition) => store::engine::cancelled(&mut *tx, id, claim, transition).await?,
+            Err(_) => Held::Lost,
+        },
+    };
+    if written == Held::Lost {
+        return Ok(());
+    }
+    if store::slots::give_back(&mut *tx, id).await? {
+        store::slots::wake_next(&mut *tx, export.connection_id).await?;
+    }
+    tx.commit().await?;
+    if let Err(error) = worker.gateway.storage.sweep(&files::prefix(id), &HashSet::new()).await {
+        warn!(error = %error, "what an unfinished export left in the object store could not be removed");
+    }
+    Ok(())
+}

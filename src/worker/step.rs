@@ -1,0 +1,212 @@
+//! One step of a claimed export: submit it, or ask how far it is and fetch it when it is ready.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use aws_lc_rs::rand;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use url::Url;
+
+use super::{
+    Worker,
+    hold::{Hold, Interrupt},
+    settle::{self, Stop},
+    transfer,
+};
+use crate::{
+    exports::{
+        problem::{Code, Problem},
+        request::ExportRequest,
+        state::{Event, Phase, State},
+    },
+    operations::{accounts::OpenAccount, callbacks},
+    store::{
+        self,
+        engine::{ClaimedExport, Release},
+    },
+    vendors::{DatasetSpec, Exchanges, Plan, Progress},
+};
+
+/// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
+const SLOT_FALLBACK: Duration = Duration::from_secs(60);
+
+/// Everything a step works with.
+pub struct Step<'a> {
+    pub worker: &'a Worker,
+    pub claimed: &'a ClaimedExport,
+    pub hold: &'a Hold,
+    pub exchanges: &'a Exchanges,
+}
+
+/// Does one step of a claimed export and lets it go. Whatever happens, the exchanges are kept.
+pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationToken) {
+    let hold = Hold::start(worker, &claimed, stop);
+    let exchanges = Exchanges::default();
+    let step = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };
+    let outcome = AssertUnwindSafe(step.run()).catch_unwind().await.unwrap_or_else(|_| {
+        error!("the step panicked; the export fails");
+        Err(Stop::Fail(Box::new(Problem::new(Code::Internal, "a defect in Headgate ended this export"))))
+    });
+    settle::keep_exchanges(worker, &claimed, &exchanges).await;
+    if let Err(stop) = outcome {
+        settle::settle(worker, &claimed, stop).await;
+    }
+}
+
+impl Step<'_> {
+    async fn run(&self) -> Result<(), Stop> {
+        let export = &self.claimed.export;
+        if export.state == State::Cancelling {
+            return Err(Stop::Interrupted(Interrupt::Cancelled));
+        }
+        if self.claimed.now >= export.deadline_at {
+            return Err(Stop::Interrupted(Interrupt::Deadline));
+        }
+        let sealed = store::connections::sealed_by_id(&self.worker.gateway.db, export.connection_id).await?;
+        let Some(sealed) = sealed else {
+            let detail = format!("the connection `{}` was deleted", export.connection);
+            return Err(Stop::Fail(Box::new(Problem::new(Code::UnknownConnection, detail))));
+        };
+        let account = self.worker.gateway.open_account(&sealed)?;
+        let request = ExportRequest::parse(export.dataset, &export.parameters, export.output.0)
+            .map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
+        let spec = account.spec.datasets.iter().find(|spec| spec.dataset == export.dataset);
+        let Some(spec) = spec else {
+            let problem = Problem::new(Code::DatasetNotSupported, "the vendor no longer offers this dataset");
+            return Err(Stop::Fail(Box::new(problem)));
+        };
+        match &self.claimed.ticket {
+            None => self.submit(&account, &request, spec).await,
+            Some(ticket) => self.follow(&account, &request, spec, ticket).await,
+        }
+    }
+
+    /// Asks the vendor to begin, once there is room for one more export.
+    async fn submit(&self, account: &OpenAccount, request: &ExportRequest, spec: &DatasetSpec) -> Result<(), Stop> {
+        let export = &self.claimed.export;
+        let reconciling = self.claimed.submit_intent_at.is_some();
+        if reconciling {
+            self.give_up_when_stalled(spec)?;
+        }
+        let plan =
+            account.vendor.plan(request).map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
+        let callback = self.worker.settings.callback_base.as_ref().and_then(callback);
+        let token_sha256 = callback.as_ref().map(|(_, sha256)| sha256.as_slice());
+        let phase = if reconciling { Phase::Reconciling } else { Phase::Submitting };
+        if !self.begin(&plan, phase, token_sha256).await? {
+            return Ok(());
+        }
+        // Not raced: an answer that arrives is kept, whatever else happens meanwhile. The call has a time limit.
+        let url = callback.as_ref().map(|(url, _)| url);
+        let submitted = account.vendor.submit(request, url, reconciling, self.exchanges).await;
+        let submitted = submitted.map_err(Stop::Submission)?;
+
+        let db = &self.worker.gateway.db;
+        let ticket = account.seal_ticket(&self.worker.gateway, export.export_id, &submitted.ticket)?;
+        let reference = submitted.reference.as_deref();
+        let (id, claim) = (export.export_id, self.claimed.claim);
+        settle::held(store::engine::record_ticket(db, id, claim, &ticket, reference).await?)?;
+        info!("the vendor accepted the export");
+        self.look_again(self.worker.settings.spacing.min, Phase::VendorProcessing, None, None).await
+    }
+
+    /// Takes a slot and commits the intent to submit, or lets go until there is room. Answers whether to submit.
+    async fn begin(&self, plan: &Plan, phase: Phase, token_sha256: Option<&[u8]>) -> Result<bool, Stop> {
+        let export = &self.claimed.export;
+        let (id, connection, claim) = (export.export_id, export.connection_id, self.claimed.claim);
+        let key = plan.exclusive_key.as_deref();
+        let mut tx = self.worker.gateway.db.begin().await?;
+        store::slots::lock_connection(&mut *tx, connection).await?;
+        let room = store::slots::room(&mut *tx, connection, id, key).await?;
+        let reason = match (room.key_taken, room.taken >= i64::from(plan.max_concurrent)) {
+            (true, _) => Some("vendor_exclusive"),
+            (false, true) => Some("vendor_concurrency"),
+            (false, false) => None,
+        };
+        if let Some(reason) = reason {
+            let waiting =
+                store::engine::wait_for_slot(&mut *tx, id, claim, reason, key, SLOT_FALLBACK).await?;
+            settle::held(waiting)?;
+            tx.commit().await?;
+            return Ok(false);
+        }
+        let transition = export.state.transition(Event::Started).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
+        let begun = store::engine::begin_submission(&mut *tx, id, claim, transition, phase, token_sha256).await?;
+        settle::held(begun)?;
+        store::slots::take(&mut *tx, connection, id, key).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Asks how far the vendor is; fetches the files when they are ready.
+    async fn follow(
+        &self,
+        account: &OpenAccount,
+        request: &ExportRequest,
+        spec: &DatasetSpec,
+        ticket: &[u8],
+    ) -> Result<(), Stop> {
+        let export = &self.claimed.export;
+        let ticket = account.open_ticket(&self.worker.gateway, export.export_id, ticket)?;
+        let progress = self.hold.race(account.vendor.poll(request, &ticket, self.exchanges)).await??;
+        match progress {
+            Progress::Preparing { status, ask_again_in, warning } => {
+                let same = export.vendor_status.as_deref() == Some(status.as_str());
+                if same {
+                    self.give_up_when_stalled(spec)?;
+                }
+                let since = self.claimed.submitted_at.unwrap_or(self.claimed.now);
+                let waited = (self.claimed.now - since).to_std().unwrap_or_default();
+                let after = self.jitter(self.worker.settings.spacing.poll(waited, ask_again_in));
+                self.look_again(after, Phase::VendorProcessing, Some(&status), warning.as_deref()).await
+            }
+            Progress::Ready(files) => transfer::transfer(self, account, request, files).await,
+        }
+    }
+
+    fn give_up_when_stalled(&self, spec: &DatasetSpec) -> Result<(), Stop> {
+        let silent = (self.claimed.now - self.claimed.export.last_progress_at).to_std().unwrap_or_default();
+        if silent < spec.stall_window {
+            return Ok(());
+        }
+        let detail = format!("nothing has moved at the vendor for {} minutes", silent.as_secs() / 60);
+        Err(Stop::Fail(Box::new(Problem::new(Code::VendorStalled, detail))))
+    }
+
+    async fn look_again(
+        &self,
+        after: Duration,
+        phase: Phase,
+        vendor_status: Option<&str>,
+        warning: Option<&str>,
+    ) -> Result<(), Stop> {
+        let release = Release {
+            after,
+            phase,
+            waiting_reason: None,
+            vendor_status,
+            failures: 0,
+            outcome_unknown: false,
+            warning,
+        };
+        let id = self.claimed.export.export_id;
+        let held = store::engine::release(&self.worker.gateway.db, id, self.claimed.claim, &release).await?;
+        settle::held(held)
+    }
+
+    fn jitter(&self, pause: Duration) -> Duration {
+        settle::jitter(self.claimed, pause)
+    }
+}
+
+/// A callback address with a fresh token, and what the database keeps of the token.
+fn callback(base: &Url) -> Option<(Url, Vec<u8>)> {
+    let mut random = [0u8; 32];
+    rand::fill(&mut random).ok()?;
+    let token = URL_SAFE_NO_PAD.encode(random);
+    let mut url = base.clone();
+    url.path_segments_mut().ok()?.pop_if_empty().extend(["callbacks", &token]);
+    Some((url, callbacks::token_sha256(&token)))
+}

@@ -1,0 +1,114 @@
+//! The vendor's files are ready: receive them, convert them, store the result, complete the export.
+
+use std::collections::HashSet;
+
+use tracing::{info, warn};
+
+use super::{hold::Interrupt, settle::{self, Stop}, step::Step};
+use crate::{
+    exports::{
+        record::FileRecord,
+        request::{ExportRequest, Parameters},
+        state::{Event, Phase},
+    },
+    operations::{accounts::OpenAccount, files},
+    results::{
+        convert::{self, Conversion, StoredFile, VendorPart},
+        spool::{self, ReceiveError},
+    },
+    store,
+    vendors::VendorFile,
+};
+
+/// Fetches, converts and stores; the caller sees all files or none.
+pub async fn transfer(
+    step: &Step<'_>,
+    account: &OpenAccount,
+    request: &ExportRequest,
+    vendor_files: Vec<VendorFile>,
+) -> Result<(), Stop> {
+    begin(step, vendor_files.len()).await?;
+    let transfer = step.hold.transfer();
+    let settings = &step.worker.settings;
+
+    let mut parts = Vec::with_capacity(vendor_files.len());
+    for file in vendor_files {
+        let download = step.hold.race(account.vendor.open(&file, step.exchanges)).await??;
+        let received =
+            spool::spool(download.length, download.body, &settings.spool_dir, &settings.limits, &transfer.meter);
+        let spooled = step.hold.race(received).await?.map_err(|error| {
+            step.exchanges.decide(format!("broke off: {error}"));
+            match error {
+                ReceiveError::Vendor(error) => Stop::Vendor(error),
+                ReceiveError::Results(error) => Stop::Results(error),
+            }
+        })?;
+        step.exchanges.decide(format!("received {} bytes", spooled.bytes));
+        parts.push(VendorPart { spooled, extension: file.extension });
+    }
+
+    transfer.enter(Phase::Transforming);
+    let Parameters::AudienceMembers { selection, .. } = &request.parameters;
+    let conversion = Conversion {
+        base_name: request.dataset.as_str(),
+        output: request.output,
+        selection: selection.clone(),
+        records: account.vendor.user_records(request),
+        limits: settings.limits.clone(),
+        prefix: format!("{}/{}", files::prefix(step.claimed.export.export_id), step.claimed.claim.simple()),
+    };
+    let storage = &step.worker.gateway.storage;
+    let converted = convert::convert(parts, conversion, storage, &transfer.meter);
+    let stored = step.hold.race(converted).await?.inspect_err(|error| {
+        step.exchanges.decide(format!("received, but could not be used: {error}"));
+    })?;
+    complete(step, stored).await
+}
+
+/// Notes that the vendor is done and gives its slot to the next export.
+async fn begin(step: &Step<'_>, count: usize) -> Result<(), Stop> {
+    let export = &step.claimed.export;
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    step.hold.transfer().expect_files(count);
+    let mut tx = step.worker.gateway.db.begin().await?;
+    store::slots::lock_connection(&mut *tx, export.connection_id).await?;
+    settle::held(store::engine::begin_transfer(&mut *tx, export.export_id, step.claimed.claim, count).await?)?;
+    if store::slots::give_back(&mut *tx, export.export_id).await? {
+        store::slots::wake_next(&mut *tx, export.connection_id).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Names the files and ends the export in one transaction, then removes what dead tries left behind.
+async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> {
+    let export = &step.claimed.export;
+    let (id, claim) = (export.export_id, step.claimed.claim);
+    let transition = export.state.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
+    let moved = step.hold.transfer().moved();
+    let mut tx = step.worker.gateway.db.begin().await?;
+    let ttl = step.worker.settings.result_ttl;
+    settle::held(store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await?)?;
+    for (position, file) in stored.iter().enumerate() {
+        let record = FileRecord {
+            file_id: file.file_id,
+            export_id: id,
+            name: file.name.clone(),
+            object_key: file.object_key.clone(),
+            media_type: file.media_type.into(),
+            compression: file.compression.into(),
+            bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
+            records: file.records.map(|records| i64::try_from(records).unwrap_or(i64::MAX)),
+            sha256: file.sha256.to_vec(),
+        };
+        store::files::insert(&mut *tx, i32::try_from(position).unwrap_or(i32::MAX), &record).await?;
+    }
+    tx.commit().await?;
+    info!(records = moved.records, bytes = moved.bytes_written, files = stored.len(), "the export succeeded");
+
+    let keep: HashSet<String> = stored.into_iter().map(|file| file.object_key).collect();
+    if let Err(error) = step.worker.gateway.storage.sweep(&files::prefix(id), &keep).await {
+        warn!(error = %error, "what earlier tries left in the object store could not be removed");
+    }
+    Ok(())
+}
