@@ -25,3 +25,4 @@ pub mod results;
 pub mod store;
 pub mod vault;
 pub mod vendors;
+pub mod worker;

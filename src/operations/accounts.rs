@@ -14,6 +14,10 @@ use crate::{
     vendors::{Account, Mapping, Ticket, Vendor, VendorSpec, registry},
 };
 
+/// What sealed texts are bound to, besides the ids of their rows: one cannot be put in the place of another.
+const CREDENTIALS: &str = "credentials";
+const TICKET: &str = "ticket";
+
 /// Why a stored connection cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
@@ -41,8 +45,8 @@ impl Gateway {
         let spec =
             registry::vendor(&record.vendor).ok_or_else(|| AccountError::UnknownVendor(record.vendor.clone()))?;
         let key = self.data_key(sealed)?;
-        let aad = credentials_aad(record.connection_id, record.credential_version);
-        let plain = self.vault.open(&key, &aad, &sealed.credentials)?;
+        let (id, version) = (record.connection_id.to_string(), record.credential_version.to_string());
+        let plain = self.vault.open(&key, &[CREDENTIALS, &id, &version], &sealed.credentials)?;
         let credentials: BTreeMap<String, SecretString> =
             serde_json::from_slice(&plain).map_err(|_| AccountError::Unreadable)?;
         let vendor = self
@@ -77,7 +81,8 @@ impl Gateway {
         let plain: BTreeMap<&str, &str> =
             credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
         let plain = SecretString::from(serde_json::to_string(&plain).unwrap_or_default());
-        Ok(self.vault.seal(key, &credentials_aad(id, version), plain.expose_secret().as_bytes())?)
+        let context = [CREDENTIALS, &id.to_string(), &version.to_string()];
+        Ok(self.vault.seal(key, &context, plain.expose_secret().as_bytes())?)
     }
 }
 
@@ -89,21 +94,13 @@ impl OpenAccount {
         id: ExportId,
         ticket: &Ticket,
     ) -> Result<Vec<u8>, crate::vault::Error> {
-        gateway.vault.seal(&self.key, &ticket_aad(id), ticket.0.expose_secret().as_bytes())
+        gateway.vault.seal(&self.key, &[TICKET, &id.to_string()], ticket.0.expose_secret().as_bytes())
     }
 
     /// Opens what the vendor gave.
     pub fn open_ticket(&self, gateway: &Gateway, id: ExportId, sealed: &[u8]) -> Result<Ticket, AccountError> {
-        let plain = gateway.vault.open(&self.key, &ticket_aad(id), sealed)?;
+        let plain = gateway.vault.open(&self.key, &[TICKET, &id.to_string()], sealed)?;
         let text = std::str::from_utf8(&plain).map_err(|_| AccountError::Unreadable)?;
         Ok(Ticket(SecretString::from(text)))
     }
-}
-
-fn credentials_aad(id: ConnectionId, version: i32) -> String {
-    format!("headgate:credentials:{id}:{version}")
-}
-
-fn ticket_aad(id: ExportId) -> String {
-    format!("headgate:ticket:{id}")
 }

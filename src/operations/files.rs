@@ -12,16 +12,12 @@ use crate::{
         state::State,
     },
     ids::{ExportId, FileId},
+    results::storage::export_prefix,
     store,
 };
 
 /// How many results one sweep removes.
 const SWEEP_BATCH: i64 = 100;
-
-/// Where the files of an export lie in the object store.
-pub fn prefix(id: ExportId) -> String {
-    format!("exports/{id}")
-}
 
 /// The manifest. Refused with `export_not_finished` until the export has succeeded, `result_expired` after its life.
 pub async fn list_files(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<Vec<FileRecord>, Error> {
@@ -63,7 +59,7 @@ fn require_available(export: &ExportRecord) -> Result<(), Problem> {
 
 /// Removes every file of an export from the object store.
 pub(super) async fn remove(gateway: &Gateway, id: ExportId) -> Result<(), Error> {
-    gateway.storage.sweep(&prefix(id), &HashSet::new()).await?;
+    gateway.storage.sweep(&export_prefix(id), &HashSet::new()).await?;
     Ok(store::files::mark_swept(&gateway.db, id).await?)
 }
 

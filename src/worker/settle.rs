@@ -12,7 +12,7 @@ use crate::{
         retry::MAX_FAILURES,
         state::{Event, Phase, State},
     },
-    operations::{accounts::AccountError, files},
+    operations::accounts::AccountError,
     results,
     store::{
         self, Held,
@@ -135,7 +135,8 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
         Stop::Account(error) => {
             warn!(error = %error, "the connection cannot be opened");
             let detail = "the connection's credentials cannot be opened; the operator must look";
-            try_again(worker, claimed, OWN_FAILURE_PAUSE, Problem::new(Code::Internal, detail), MAX_FAILURES, false).await
+            try_again(worker, claimed, OWN_FAILURE_PAUSE, Problem::new(Code::Internal, detail), MAX_FAILURES, false)
+                .await
         }
         Stop::Store(error) => Err(error),
     };
@@ -314,7 +315,7 @@ async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>
         store::slots::wake_next(&mut *tx, export.connection_id).await?;
     }
     tx.commit().await?;
-    if let Err(error) = worker.gateway.storage.sweep(&files::prefix(id), &HashSet::new()).await {
+    if let Err(error) = worker.gateway.storage.sweep(&results::storage::export_prefix(id), &HashSet::new()).await {
         warn!(error = %error, "what an unfinished export left in the object store could not be removed");
     }
     Ok(())

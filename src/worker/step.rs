@@ -90,8 +90,7 @@ impl Step<'_> {
         if reconciling {
             self.give_up_when_stalled(spec)?;
         }
-        let plan =
-            account.vendor.plan(request).map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
+        let plan = account.vendor.plan(request).map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
         let callback = self.worker.settings.callback_base.as_ref().and_then(callback);
         let token_sha256 = callback.as_ref().map(|(_, sha256)| sha256.as_slice());
         let phase = if reconciling { Phase::Reconciling } else { Phase::Submitting };
@@ -126,8 +125,7 @@ impl Step<'_> {
             (false, false) => None,
         };
         if let Some(reason) = reason {
-            let waiting =
-                store::engine::wait_for_slot(&mut *tx, id, claim, reason, key, SLOT_FALLBACK).await?;
+            let waiting = store::engine::wait_for_slot(&mut *tx, id, claim, reason, key, SLOT_FALLBACK).await?;
             settle::held(waiting)?;
             tx.commit().await?;
             return Ok(false);
@@ -182,15 +180,8 @@ impl Step<'_> {
         vendor_status: Option<&str>,
         warning: Option<&str>,
     ) -> Result<(), Stop> {
-        let release = Release {
-            after,
-            phase,
-            waiting_reason: None,
-            vendor_status,
-            failures: 0,
-            outcome_unknown: false,
-            warning,
-        };
+        let release =
+            Release { after, phase, waiting_reason: None, vendor_status, failures: 0, outcome_unknown: false, warning };
         let id = self.claimed.export.export_id;
         let held = store::engine::release(&self.worker.gateway.db, id, self.claimed.claim, &release).await?;
         settle::held(held)

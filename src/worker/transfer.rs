@@ -4,17 +4,22 @@ use std::collections::HashSet;
 
 use tracing::{info, warn};
 
-use super::{hold::Interrupt, settle::{self, Stop}, step::Step};
+use super::{
+    hold::Interrupt,
+    settle::{self, Stop},
+    step::Step,
+};
 use crate::{
     exports::{
         record::FileRecord,
         request::{ExportRequest, Parameters},
         state::{Event, Phase},
     },
-    operations::{accounts::OpenAccount, files},
+    operations::accounts::OpenAccount,
     results::{
-        convert::{self, Conversion, StoredFile, VendorPart},
+        convert::{self, Conversion, Received, StoredFile},
         spool::{self, ReceiveError},
+        storage,
     },
     store,
     vendors::VendorFile,
@@ -44,21 +49,20 @@ pub async fn transfer(
             }
         })?;
         step.exchanges.decide(format!("received {} bytes", spooled.bytes));
-        parts.push(VendorPart { spooled, extension: file.extension });
+        parts.push(Received { spooled, extension: file.extension });
     }
 
     transfer.enter(Phase::Transforming);
     let Parameters::AudienceMembers { selection, .. } = &request.parameters;
     let conversion = Conversion {
-        base_name: request.dataset.as_str(),
+        dataset: request.dataset,
         output: request.output,
         selection: selection.clone(),
         records: account.vendor.user_records(request),
         limits: settings.limits.clone(),
-        prefix: format!("{}/{}", files::prefix(step.claimed.export.export_id), step.claimed.claim.simple()),
+        prefix: storage::claim_prefix(step.claimed.export.export_id, step.claimed.claim.simple()),
     };
-    let storage = &step.worker.gateway.storage;
-    let converted = convert::convert(parts, conversion, storage, &transfer.meter);
+    let converted = convert::convert(parts, conversion, &step.worker.gateway.storage, &transfer.meter);
     let stored = step.hold.race(converted).await?.inspect_err(|error| {
         step.exchanges.decide(format!("received, but could not be used: {error}"));
     })?;
@@ -107,7 +111,7 @@ async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> 
     info!(records = moved.records, bytes = moved.bytes_written, files = stored.len(), "the export succeeded");
 
     let keep: HashSet<String> = stored.into_iter().map(|file| file.object_key).collect();
-    if let Err(error) = step.worker.gateway.storage.sweep(&files::prefix(id), &keep).await {
+    if let Err(error) = step.worker.gateway.storage.sweep(&storage::export_prefix(id), &keep).await {
         warn!(error = %error, "what earlier tries left in the object store could not be removed");
     }
     Ok(())
