@@ -1,0 +1,175 @@
+//! The only place that builds things: settings in, a running gateway out. Commands and tests start it from here.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use actix_web::{HttpServer, dev::ServerHandle};
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use url::Url;
+
+use crate::{
+    api::{self, Api, auth::{AuthSettings, Authenticator, KeySource}},
+    config::{Settings, TokenKey},
+    egress::EgressPolicy,
+    embedded::Embedded,
+    exports::retry::Spacing,
+    operations::Gateway,
+    results::{Limits, storage::Storage},
+    store::{self, hub::Hub},
+    vault::Vault,
+    vendors::http::Http,
+    worker::{Worker, WorkerSettings},
+};
+
+/// What one process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    pub api: bool,
+    pub worker: bool,
+}
+
+/// A running gateway. Dropping it without [`Running::stop`] ends it rudely.
+pub struct Running {
+    /// Where the API listens, when it does.
+    pub address: Option<SocketAddr>,
+    pub gateway: Gateway,
+    server: Option<(ServerHandle, JoinHandle<std::io::Result<()>>)>,
+    worker: Option<JoinHandle<()>>,
+    stop_worker: CancellationToken,
+    listener: JoinHandle<()>,
+    grace: Duration,
+    // Last: everything above uses the database.
+    embedded: Option<Embedded>,
+}
+
+/// A database to work on: the configured one, or the private one. The second part keeps the private one running.
+pub async fn database(settings: &Settings) -> anyhow::Result<(PgPool, Option<Embedded>)> {
+    let embedded = match &settings.database_url {
+        Some(_) => None,
+        None => {
+            let (data_dir, pg_bin) = (settings.data_dir.clone(), settings.pg_bin.clone());
+            Some(tokio::task::spawn_blocking(move || Embedded::start(&data_dir, pg_bin.as_deref())).await??)
+        }
+    };
+    let url = match (&embedded, &settings.database_url) {
+        (Some(embedded), _) => embedded.url(),
+        (None, Some(url)) => url.expose_secret().to_owned(),
+        (None, None) => unreachable!("without a URL the private database runs"),
+    };
+    let pool = PgPoolOptions::new()
+        .max_connections(settings.database_max_connections)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect(&url)
+        .await
+        .context("the database cannot be reached")?;
+    Ok((pool, embedded))
+}
+
+/// Builds everything and starts it. The API answers when this returns.
+pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running> {
+    let vault = Vault::new(settings.master_keys()?)?;
+    let egress = EgressPolicy::parse(&settings.egress_allow)?;
+    let http = Http::new(egress)?;
+    let storage = Storage::open(&settings.storage_url)?;
+    let (db, embedded) = database(settings).await?;
+    store::migrate(&db).await.context("the database's schema cannot be brought up to date")?;
+    let hub = Hub::default();
+    let listener = tokio::spawn(hub.clone().listen(db.clone()));
+    let gateway = Gateway { db, vault, http, storage, hub };
+
+    let stop_worker = CancellationToken::new();
+    let worker = match roles.worker {
+        true => Some(tokio::spawn(worker(settings, &gateway)?.run(stop_worker.clone()))),
+        false => None,
+    };
+    let (address, server) = match roles.api {
+        true => {
+            let (address, server) = serve(settings, &gateway)?;
+            (Some(address), Some(server))
+        }
+        false => (None, None),
+    };
+    let grace = settings.shutdown_grace;
+    Ok(Running { address, gateway, server, worker, stop_worker, listener, grace, embedded })
+}
+
+fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
+    let spool_dir = settings.data_dir.join("spool");
+    std::fs::create_dir_all(&spool_dir).with_context(|| format!("cannot make {}", spool_dir.display()))?;
+    let settings = WorkerSettings {
+        concurrency: settings.worker_concurrency,
+        lease: settings.lease,
+        spacing: Spacing { min: settings.poll_min, max: settings.poll_max },
+        result_ttl: settings.result_ttl,
+        limits: Limits::default(),
+        spool_dir,
+        callback_base: settings.public_url.clone(),
+    };
+    Ok(Worker::new(gateway.clone(), settings))
+}
+
+type Server = (ServerHandle, JoinHandle<std::io::Result<()>>);
+
+fn serve(settings: &Settings, gateway: &Gateway) -> anyhow::Result<(SocketAddr, Server)> {
+    let key = match settings.token_key()? {
+        TokenKey::Secret(secret) => KeySource::Secret(secret),
+        TokenKey::Jwks(url) => KeySource::Jwks { url },
+    };
+    let auth = Authenticator::new(AuthSettings {
+        key,
+        algorithms: settings.jwt_algorithms.clone(),
+        issuer: settings.jwt_issuer.clone(),
+        audience: settings.jwt_audience.clone().into_iter().collect(),
+    })?;
+    let auth = Arc::new(auth);
+    let (gateway, public_url) = (gateway.clone(), settings.public_url());
+    let server = HttpServer::new(move || {
+        api::app(Api { gateway: gateway.clone(), auth: auth.clone(), public_url: public_url.clone() })
+    })
+    .disable_signals()
+    .shutdown_timeout(settings.shutdown_grace.as_secs())
+    .bind(settings.listen)
+    .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = server.addrs().first().copied().context("the server has no address")?;
+    let server = server.run();
+    let handle = server.handle();
+    info!(address = %address, "the API listens");
+    Ok((address, (handle, tokio::spawn(server))))
+}
+
+impl Running {
+    /// The address to send requests to from this machine.
+    pub fn local_url(&self) -> Option<Url> {
+        self.address.map(crate::config::local_url)
+    }
+
+    /// Ends in order: nothing new is claimed and running steps hand their exports back; open downloads get the grace
+    /// period; then the database.
+    pub async fn stop(self) {
+        self.stop_worker.cancel();
+        let server = async {
+            if let Some((handle, task)) = self.server {
+                handle.stop(true).await;
+                // The server's own error, if any, was logged when it happened.
+                drop(task.await);
+            }
+        };
+        let worker = async {
+            let Some(worker) = self.worker else { return };
+            if tokio::time::timeout(self.grace, worker).await.is_err() {
+                warn!("steps were still running after the grace period; their leases will run out");
+            }
+        };
+        tokio::join!(server, worker);
+        self.listener.abort();
+        self.gateway.db.close().await;
+        if let Some(embedded) = self.embedded {
+            // Stopping waits for Postgres; that must not hold up the runtime.
+            drop(tokio::task::spawn_blocking(move || embedded.stop()).await);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! A whole gateway for one test: its own database in a shared private Postgres, its own sandbox, files in a folder of
+//! its own. Nothing is mocked; requests go over HTTP.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use headgate::{
+    cli::token,
+    config::{Flags, Settings},
+    embedded::Embedded,
+    startup::{self, Roles, Running},
+    vendors::{
+        registry,
+        sandbox::{self, DemoConnection, Fault, Sandbox, SandboxConfig},
+    },
+};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tempfile::TempDir;
+use url::Url;
+
+pub const ALL_SCOPES: &str = "exports:read exports:write exports:download connections:admin";
+/// Longer than anything here takes; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One Postgres for all tests of this process, kept between runs so that only the first pays for `initdb`.
+fn postgres() -> &'static Embedded {
+    static POSTGRES: OnceLock<Embedded> = OnceLock::new();
+    POSTGRES.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gateway-tests");
+        Embedded::start(&folder, None).expect("a private Postgres for the tests")
+    })
+}
+
+/// An empty database of its own.
+async fn new_database() -> String {
+    let admin = tokio::task::spawn_blocking(|| postgres().url()).await.unwrap();
+    let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let mut connection = PgConnection::connect(&admin).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.unwrap();
+    let mut url = Url::parse(&admin).unwrap();
+    url.set_path(&name);
+    url.into()
+}
+
+/// What a test wants to be different.
+pub struct Setup {
+    pub sandbox: SandboxConfig,
+    pub flags: Flags,
+    pub roles: Roles,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let sandbox = SandboxConfig { people: 7, processing: Duration::from_millis(150), ..SandboxConfig::default() };
+        let flags = Flags {
+            egress_allow: Some("127.0.0.1/32".into()),
+            poll_min_ms: Some("50".into()),
+            poll_max_ms: Some("300".into()),
+            ..Flags::default()
+        };
+        Self { sandbox, flags, roles: Roles { api: true, worker: true } }
+    }
+}
+
+impl Setup {
+    pub fn people(mut self, people: u64) -> Self {
+        self.sandbox.people = people;
+        self
+    }
+
+    pub fn fault(mut self, fault: &str) -> Self {
+        self.sandbox.faults.push(Fault::parse(fault).unwrap());
+        self
+    }
+
+    pub fn flags(mut self, change: impl FnOnce(&mut Flags)) -> Self {
+        change(&mut self.flags);
+        self
+    }
+
+    /// The API alone: what is submitted stays queued.
+    pub fn without_worker(mut self) -> Self {
+        self.roles.worker = false;
+        self
+    }
+
+    pub async fn start(self) -> TestGateway {
+        let folder = tempfile::tempdir().unwrap();
+        let database_url = new_database().await;
+        let flags = Flags {
+            listen: Some("127.0.0.1:0".into()),
+            data_dir: Some(folder.path().to_string_lossy().into_owned()),
+            database_url: Some(database_url.clone()),
+            database_max_connections: Some("8".into()),
+            master_key: Some("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
+            jwt_secret: Some("a-secret-of-these-tests-that-signs-nothing-else".into()),
+            shutdown_grace_secs: Some("5".into()),
+            ..self.flags
+        };
+        let settings = Settings::resolve(&flags, &BTreeMap::new(), &folder.path().join("headgate.toml")).unwrap();
+        let sandbox = sandbox::start(self.sandbox, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let running = startup::start(&settings, self.roles).await.unwrap();
+        let db = running.gateway.db.clone();
+        let base = running.local_url().unwrap();
+        TestGateway {
+            base,
+            settings: Arc::new(settings),
+            flags,
+            sandbox,
+            db,
+            database_url,
+            running: Some(running),
+            folder,
+            http: Client::new(),
+        }
+    }
+}
+
+pub struct TestGateway {
+    pub base: Url,
+    pub settings: Arc<Settings>,
+    pub flags: Flags,
+    pub sandbox: Sandbox,
+    pub db: PgPool,
+    pub database_url: String,
+    pub running: Option<Running>,
+    pub folder: TempDir,
+    pub http: Client,
+}
+
+/// The usual gateway.
+pub async fn gateway() -> TestGateway {
+    Setup::default().start().await
+}
+
+impl TestGateway {
+    /// A token of tenant `growth` that may do everything.
+    pub fn token(&self) -> String {
+        self.token_for("tester", "growth", ALL_SCOPES, &["*"])
+    }
+
+    pub fn token_for(&self, subject: &str, tenant: &str, scope: &str, connections: &[&str]) -> String {
+        let connections: Vec<String> = connections.iter().map(ToString::to_string).collect();
+        token::mint(&self.settings, subject, tenant, scope, &connections, Duration::from_secs(600)).unwrap()
+    }
+
+    /// A request without a token.
+    pub fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, self.base.join(path).unwrap())
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.anonymous(method, path).bearer_auth(self.token())
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::PUT, path).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::DELETE, path)).await
+    }
+
+    /// The sandbox's account at a vendor.
+    pub fn account(&self, vendor: &str) -> DemoConnection {
+        let spec = registry::vendor(vendor).unwrap();
+        (spec.sandbox_connection)(&self.sandbox.vendor_url(vendor))
+    }
+
+    /// Adds the sandbox's account at a vendor as a connection.
+    pub async fn connect(&self, vendor: &str) -> DemoConnection {
+        let account = self.account(vendor);
+        let answer = self.put(&format!("/v1/connections/{}", account.name), &account.body).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        account
+    }
+
+    /// The smallest request for everybody in the account's audience.
+    pub fn everybody(account: &DemoConnection) -> Value {
+        json!({
+            "connection": account.name,
+            "dataset": "audience_members",
+            "parameters": { "audience": account.audience },
+        })
+    }
+
+    /// Submits and answers the export.
+    pub async fn submit(&self, body: &Value) -> Value {
+        let answer = self.post("/v1/exports", body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+        answer.json()
+    }
+
+    /// Follows an export to its end, as a caller would.
+    pub async fn finished(&self, export: &Value) -> Value {
+        self.until(export, |export| !export["finished_at"].is_null()).await
+    }
+
+    /// Follows an export until `done` says so.
+    pub async fn until(&self, export: &Value, done: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/exports/{}", export["id"].as_str().unwrap());
+        let began = Instant::now();
+        loop {
+            let answer = Answer::of(self.request(Method::GET, &path).header("prefer", "wait=5")).await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+            let export = answer.json();
+            if done(&export) {
+                return export;
+            }
+            assert!(began.elapsed() < PATIENCE && export["finished_at"].is_null(), "never got there: {export:#}");
+        }
+    }
+
+    /// Submits and follows to the end.
+    pub async fn run(&self, body: &Value) -> Value {
+        let export = self.submit(body).await;
+        self.finished(&export).await
+    }
+
+    /// Runs an export that must succeed and answers its records.
+    pub async fn records(&self, body: &Value) -> Vec<Value> {
+        let export = self.run(body).await;
+        assert_eq!(export["state"], "succeeded", "{export:#}");
+        parse_lines(&self.download(&export).await)
+    }
+
+    /// The bytes of an export's only file.
+    pub async fn download(&self, export: &Value) -> Vec<u8> {
+        let files = export["result"]["files"].as_array().unwrap();
+        assert_eq!(files.len(), 1, "{export:#}");
+        let path = file_path(export, &files[0]);
+        let answer = self.get(&path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.body
+    }
+
+    /// What the sandbox counted for a vendor.
+    pub async fn sandbox_state(&self, vendor: &str) -> Value {
+        let url = self.sandbox.base_url().join("/__sandbox/state").unwrap();
+        let state: Value = self.http.get(url).send().await.unwrap().json().await.unwrap();
+        state[vendor].clone()
+    }
+
+    /// Ends the gateway's process part; the database and the files stay.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+
+    /// Starts the gateway again on the same database and files.
+    pub async fn start_again(&mut self, roles: Roles) {
+        assert!(self.running.is_none(), "stop it first");
+        let running = startup::start(&self.settings, roles).await.unwrap();
+        (self.base, self.db) = (running.local_url().unwrap(), running.gateway.db.clone());
+        self.running = Some(running);
+    }
+}
+
+pub fn file_path(export: &Value, file: &Value) -> String {
+    format!("/v1/exports/{}/files/{}", export["id"].as_str().unwrap(), file["id"].as_str().unwrap())
+}
+
+pub fn parse_lines(bytes: &[u8]) -> Vec<Value> {
+    std::str::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub async fn of(request: RequestBuilder) -> Self {
+        Self::from(request.send().await.unwrap()).await
+    }
+
+    pub async fn from(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, body: response.bytes().await.unwrap().to_vec() }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    /// Asserts an RFC 9457 answer and gives it.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem:#}");
+        assert_eq!(problem["type"], format!("/problems/{code}"));
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["instance"], self.header("x-request-id"));
+        problem
+    }
+}
