@@ -102,9 +102,9 @@ pub async fn convert(
     let (pieces, received) = mpsc::channel(CHUNKS_WAITING);
     let mut delivery = Delivery { storage, prefix: conversion.prefix.clone(), keys: Vec::new(), stored: Vec::new() };
     let counts = meter.clone();
-    let producer = tokio::task::spawn_blocking(move || produce::produce(files, &conversion, &counts, &pieces));
+    let blocking = tokio::task::spawn_blocking(move || produce::produce(files, &conversion, &counts, &pieces));
     let uploaded = delivery.upload(received, meter).await;
-    let produced = producer
+    let produced = blocking
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Internal, true, "converting the records failed unexpectedly")));
     // When uploading failed, the producer was stopped by that and has nothing to add.
