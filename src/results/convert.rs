@@ -1,6 +1,7 @@
 //! From received vendor files to stored result files. One blocking task unpacks, converts, compresses and hashes;
 //! it hands chunks through a bounded channel to the uploader, so memory stays flat and the slower side sets the pace:
-//! about 20 MiB for a call, plus a few times the longest record.
+//! about 20 MiB for a call with ordinary records. Records near the limit of 16 MiB cost several times their size on
+//! top, because a line, its conversion and the allocator's growth of both are in memory together.
 
 mod produce;
 #[cfg(test)]
