@@ -1,6 +1,7 @@
 //! From received vendor files to stored result files. One blocking task unpacks, converts, compresses and hashes;
 //! it hands chunks through a bounded channel to the uploader, so memory stays flat and the slower side sets the pace:
-//! about 20 MiB for a call, plus a few times the longest record.
+//! about 20 MiB for a call with ordinary records. Records near the limit of 16 MiB cost several times their size on
+//! top, because a line, its conversion and the allocator's growth of both are in memory together.
 
 mod produce;
 #[cfg(test)]
@@ -102,9 +103,9 @@ pub async fn convert(
     let (pieces, received) = mpsc::channel(CHUNKS_WAITING);
     let mut delivery = Delivery { storage, prefix: conversion.prefix.clone(), keys: Vec::new(), stored: Vec::new() };
     let counts = meter.clone();
-    let producer = tokio::task::spawn_blocking(move || produce::produce(files, &conversion, &counts, &pieces));
+    let blocking = tokio::task::spawn_blocking(move || produce::produce(files, &conversion, &counts, &pieces));
     let uploaded = delivery.upload(received, meter).await;
-    let produced = producer
+    let produced = blocking
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Internal, true, "converting the records failed unexpectedly")));
     // When uploading failed, the producer was stopped by that and has nothing to add.

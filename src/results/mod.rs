@@ -60,7 +60,7 @@ impl Default for Limits {
             max_record_bytes: 16 * 1024 * 1024,
             max_result_bytes: 72 * GIB,
             min_progress_bytes: 4 * KIB,
-            progress_window: Duration::from_secs(60),
+            progress_window: Duration::from_mins(1),
         }
     }
 }

@@ -125,7 +125,7 @@ impl Storage {
         Ok(Self { store: Arc::new(store), root: Some(root) })
     }
 
-    /// Whether the store answers, for readiness: looks for an object that does not exist. Writes nothing.
+    /// Whether the store answers, for readiness: lists a prefix that nobody writes to. Writes nothing.
     ///
     /// # Errors
     /// When the folder is gone, the bucket is missing, credentials fail or no answer comes within five seconds.
@@ -133,8 +133,9 @@ impl Storage {
         let look = async {
             match &self.root {
                 Some(root) => tokio::fs::read_dir(root).await.map(drop).map_err(|error| not_ready(error.into())),
-                None => match self.store.head(&Path::from("exports/probe")).await {
-                    Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                // A listing, since asking for one object does not tell a missing bucket from a missing object.
+                None => match self.store.list(Some(&Path::from("exports/probe"))).try_next().await {
+                    Ok(_) => Ok(()),
                     Err(error) => Err(not_ready(error.into())),
                 },
             }

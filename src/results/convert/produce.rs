@@ -26,8 +26,9 @@ use crate::{
 pub(super) const CHUNK: usize = 256 * 1024;
 /// A line buffer that grew beyond this for one long record is given back.
 const ROOMY: usize = 1024 * 1024;
-/// Level 2 of zlib-rs is the first that fits its codes to the data. Level 1 is faster, but its files are larger by
-/// about a quarter; level 6 saves some 8 % more for more than twice the CPU, and CPU is what bounds a conversion.
+/// CPU bounds a conversion, and level 6 of zlib-rs costs three to four times what level 1 does. Level 2 is hardly slower
+/// than 1 and the first to fit its codes to the data: made-up user records pack 4.9 to 1 at level 1, 6.7 at level 2 and
+/// 7.9 at level 6.
 const GZIP_LEVEL: u32 = 2;
 
 /// Makes every result file, in order. Ends with an error soon after the receiver of `pieces` is gone.
@@ -183,7 +184,7 @@ fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Error> {
 /// Lines on their way into a result file.
 enum Lines<'a> {
     Plain(Sink<'a>),
-    Gzip(GzEncoder<Sink<'a>>),
+    Gzip(Box<GzEncoder<Sink<'a>>>),
 }
 
 impl<'a> Lines<'a> {
@@ -191,7 +192,7 @@ impl<'a> Lines<'a> {
         match compression {
             Compression::None => Self::Plain(sink),
             // No name and no time in the header: equal records give equal files.
-            Compression::Gzip => Self::Gzip(GzEncoder::new(sink, Level::new(GZIP_LEVEL))),
+            Compression::Gzip => Self::Gzip(Box::new(GzEncoder::new(sink, Level::new(GZIP_LEVEL)))),
         }
     }
 
