@@ -3,10 +3,15 @@
 //! An adapter keeps no state: the export keeps the [`Ticket`], so any worker can go on.
 
 pub mod braze;
+mod excerpt;
 pub mod growingio_cdp;
 pub mod http;
+mod object;
 pub mod registry;
 pub mod sandbox;
+#[cfg(test)]
+mod scripted;
+mod settings;
 
 use std::{
     borrow::Cow,

@@ -1,0 +1,178 @@
+use serde_json::json;
+
+use super::*;
+use crate::vendors::scripted::{Reply, Scripted, account, cut, members, reply};
+
+fn braze(base: &Url) -> Arc<dyn Vendor> {
+    connect(account(json!({ "base_url": base }), ("api_key", "key-of-test"), &[])).unwrap()
+}
+
+fn request() -> ExportRequest {
+    members(json!({"kind": "segment", "id": "s-1"}), &["user_id", "attributes.plan"])
+}
+
+fn ticket(url: &str) -> Ticket {
+    Ticket(json!({ "url": url }).to_string().into())
+}
+
+fn file(url: &Url) -> VendorFile {
+    VendorFile { locator: url.as_str().into(), extension: "zip".into() }
+}
+
+#[test]
+fn settings_that_cannot_work_are_pointed_at() {
+    let refused = |settings| {
+        let errors = connect(account(settings, ("api_key", "key-of-test"), &[])).err().unwrap();
+        errors.into_iter().map(|error| error.pointer).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(json!({})), ["/settings/base_url"]);
+    assert_eq!(refused(json!({"base_url": "rest.iad-01.braze.com"})), ["/settings/base_url"]);
+    assert_eq!(refused(json!({"base_url": "https://x.test", "bucket": {"url": "s3://b"}})), ["/settings/bucket"]);
+    assert_eq!(refused(json!({"base_url": "https://x.test", "region": "eu"})), ["/settings/region"]);
+    let errors =
+        connect(account(json!({"base_url": "https://x.test"}), ("token", "x"), &[("shoe", "x")])).err().unwrap();
+    let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/mapping/shoe", "/credentials/token", "/credentials/api_key"]);
+}
+
+#[test]
+fn only_segments_are_exported() {
+    let braze = braze(&Url::parse("https://rest.test").unwrap());
+    for audience in [json!({"kind": "tag", "id": "x"}), json!({"kind": "global_control_group"})] {
+        let errors = braze.plan(&members(audience, &[])).unwrap_err();
+        assert_eq!(
+            (errors[0].pointer.as_str(), errors[0].code.as_str()),
+            ("/parameters/audience/kind", "not_supported")
+        );
+    }
+}
+
+#[test]
+fn a_plan_shows_the_call_and_holds_the_segment_alone() {
+    let plan = braze(&Url::parse("https://rest.test").unwrap()).plan(&request()).unwrap();
+    assert_eq!((plan.exclusive_key.as_deref(), plan.max_concurrent), (Some("segment:s-1"), 50));
+    let body = json!({
+        "segment_id": "s-1",
+        "fields_to_export": ["braze_id", "external_id"],
+        "custom_attributes_to_export": ["plan"],
+    });
+    assert_eq!(plan.calls, [PlannedCall { method: "POST", path: "/users/export/segment".into(), body: Some(body) }]);
+}
+
+#[tokio::test]
+async fn an_export_runs_from_submission_to_bytes() {
+    let files = Scripted::start(vec![
+        reply(403, &[], "<Error><Code>AccessDenied</Code></Error>"),
+        reply(404, &[], ""),
+        reply(206, &[], "P"),
+        reply(200, &[], "PK"),
+    ])
+    .await;
+    let link = files.url.join("a.zip?sig=1").unwrap();
+    let accepted = json!({"message": "success", "object_prefix": "p-1", "url": link}).to_string();
+    let api = Scripted::start(vec![reply(201, &[], &accepted)]).await;
+    let (braze, request, exchanges) = (braze(&api.url.join("eu/").unwrap()), request(), Exchanges::default());
+
+    let callback = Url::parse("https://gate.test/callbacks/x").unwrap();
+    let submitted = braze.submit(&request, Some(&callback), false, &exchanges).await.unwrap();
+    assert_eq!(submitted.reference.as_deref(), Some("p-1"));
+    let sent = &api.seen()[0];
+    assert_eq!(sent.line, "POST /eu/users/export/segment");
+    assert_eq!(sent.headers["authorization"], "Bearer key-of-test");
+    assert_eq!(
+        sent.body,
+        r#"{"segment_id":"s-1","callback_endpoint":"https://gate.test/callbacks/x","fields_to_export":["braze_id","external_id"],"custom_attributes_to_export":["plan"]}"#
+    );
+
+    for expected in ["403 not ready", "404 not ready"] {
+        let progress = braze.poll(&request, &submitted.ticket, &exchanges).await.unwrap();
+        assert!(matches!(progress, Progress::Preparing { status, warning: None, .. } if status == expected));
+    }
+    let Progress::Ready(ready) = braze.poll(&request, &submitted.ticket, &exchanges).await.unwrap() else {
+        panic!("the archive is there")
+    };
+    assert_eq!((ready.len(), ready[0].extension.as_ref()), (1, "zip"));
+    braze.open(&ready[0], &exchanges).await.unwrap();
+    assert!(files.seen().iter().all(|seen| seen.line == "GET /a.zip?sig=1"));
+    assert!(files.seen().iter().all(|seen| !seen.headers.contains_key("authorization")));
+    assert_eq!(files.seen()[0].headers["range"], "bytes=0-0");
+    assert!(!files.seen()[3].headers.contains_key("range"));
+
+    let exchanges = exchanges.take();
+    let decisions: Vec<_> = exchanges.iter().map(|exchange| exchange.decision.as_str()).collect();
+    assert_eq!(decisions, ["accepted", "not ready yet", "not ready yet", "ready", "reading"]);
+    assert!(exchanges.iter().all(|exchange| !format!("{exchange:?}").contains("sig=")));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_never_simply_repeated() {
+    for lost in [Reply::Silence, Reply::Bytes(Vec::new()), cut(200, "{\"message\":"), reply(502, &[], "")] {
+        let api = Scripted::start(vec![lost, reply(429, &[], "")]).await;
+        let braze = braze(&api.url);
+        let error = braze.submit(&request(), None, false, &Exchanges::default()).await.unwrap_err();
+        assert_eq!(error.next, Next::OutcomeUnknown);
+        let error = braze.submit(&request(), None, true, &Exchanges::default()).await.unwrap_err();
+        assert_eq!(error.next, Next::Wait { after: Some(Duration::from_secs(60)) });
+        assert_eq!(api.seen().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn the_link_is_read_before_and_after_it_was_ready() {
+    use Code::{VendorLinkExpired, VendorMalformedData, VendorUnavailable};
+    const AGAIN: Next = TRY_AGAIN;
+    let html = [("content-type", "text/html; charset=utf-8")];
+    let slow = Next::TryAgain { after: Some(Duration::from_secs(9)), at_most: None };
+    for (status, headers, polled, opened) in [
+        (403, &[][..], None, Some((VendorLinkExpired, Next::GiveUp))),
+        (404, &[], None, Some((VendorLinkExpired, Next::GiveUp))),
+        (400, &[], Some((VendorLinkExpired, Next::GiveUp)), Some((VendorLinkExpired, Next::GiveUp))),
+        (410, &[], Some((VendorLinkExpired, Next::GiveUp)), Some((VendorLinkExpired, Next::GiveUp))),
+        (401, &[], Some((VendorLinkExpired, Next::GiveUp)), Some((VendorLinkExpired, Next::GiveUp))),
+        (429, &[("retry-after", "9")], Some((VendorUnavailable, slow)), Some((VendorUnavailable, slow))),
+        (503, &[], Some((VendorUnavailable, AGAIN)), Some((VendorUnavailable, AGAIN))),
+        (500, &[], Some((VendorUnavailable, AGAIN)), Some((VendorUnavailable, AGAIN))),
+        (200, &html, Some((VendorMalformedData, WEB_PAGE)), Some((VendorMalformedData, WEB_PAGE))),
+        (200, &[], None, None),
+        (204, &[], None, Some((VendorMalformedData, AGAIN))),
+    ] {
+        let server = Scripted::start(vec![reply(status, headers, ""), reply(status, headers, "")]).await;
+        let (braze, exchanges) = (braze(&server.url), Exchanges::default());
+        let progress = braze.poll(&request(), &ticket(server.url.as_str()), &exchanges).await;
+        assert_eq!(progress.err().map(|error| (error.code, error.next)), polled, "poll {status}");
+        let download = braze.open(&file(&server.url), &exchanges).await;
+        assert_eq!(download.err().map(|error| (error.code, error.next)), opened, "open {status}");
+    }
+    let empty = Scripted::start(vec![reply(416, &[], "")]).await;
+    let progress = braze(&empty.url).poll(&request(), &ticket(empty.url.as_str()), &Exchanges::default()).await;
+    assert!(matches!(progress, Ok(Progress::Ready(_))));
+}
+
+#[tokio::test]
+async fn a_link_into_the_operators_network_is_not_followed() {
+    for link in ["http://169.254.169.254/latest", "http://10.0.0.1/x", "file:///etc/passwd", "https://u:p@127.0.0.1/"] {
+        let body = json!({"message": "success", "url": link}).to_string();
+        let api = Scripted::start(vec![reply(200, &[], &body)]).await;
+        let exchanges = Exchanges::default();
+        let error = braze(&api.url).submit(&request(), None, false, &exchanges).await.unwrap_err();
+        assert_eq!((error.code, error.next), (Code::EgressBlocked, Next::GiveUp), "{link}");
+        let error = braze(&api.url).poll(&request(), &ticket(link), &exchanges).await.unwrap_err();
+        assert_eq!(error.code, Code::EgressBlocked, "{link}");
+    }
+    let https = braze(&Url::parse("https://rest.test").unwrap());
+    let error = https.poll(&request(), &ticket("http://files.test/a"), &Exchanges::default()).await.unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (Code::EgressBlocked, "Braze's download link is not https"));
+    let api = Scripted::start(vec![reply(200, &[], r#"{"message":"success","url":"not a link"}"#)]).await;
+    let error = braze(&api.url).submit(&request(), None, false, &Exchanges::default()).await.unwrap_err();
+    assert_eq!(error.code, Code::VendorMalformedData);
+}
+
+#[tokio::test]
+async fn a_check_lists_one_page_of_segments() {
+    let api = Scripted::start(vec![reply(200, &[], "{}"), reply(401, &[], "{}"), reply(403, &[], "{}")]).await;
+    let (braze, exchanges) = (braze(&api.url), Exchanges::default());
+    braze.check(&exchanges).await.unwrap();
+    assert_eq!(braze.check(&exchanges).await.unwrap_err().code, Code::VendorCredentialsRejected);
+    braze.check(&exchanges).await.unwrap();
+    assert_eq!(api.lines(), ["GET /segments/list?page=0"; 3]);
+}
