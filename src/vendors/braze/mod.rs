@@ -1,12 +1,14 @@
 //! Stub.
+pub mod sandbox;
+
 use super::VendorSpec;
 pub const SPEC: VendorSpec = VendorSpec {
-    name: "stub",
+    name: "braze",
     display_name: "",
     datasets: &[],
     settings_schema: || todo!(),
     credentials: &[],
     connect: |_| todo!(),
-    sandbox: |_, _| todo!(),
-    sandbox_connection: |_| todo!(),
+    sandbox: sandbox::routes,
+    sandbox_connection: sandbox::demo_connection,
 };
