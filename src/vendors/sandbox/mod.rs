@@ -1,3 +1,296 @@
-//! Stub.
-pub struct World;
-pub struct DemoConnection;
+//! The vendor simulators: both vendors' documented wire on one local address, with deterministic people and faults by
+//! name. Applications are developed against it, the demo and the tests use it as the vendor. Each vendor's folder has
+//! its own `sandbox.rs`, mounted under the vendor's registry name; what they share is the [`World`].
+//! Written from the vendors' documentation, never from an adapter: it refuses what the vendor would refuse, and counts it.
+//!
+//! `GET /__sandbox/state`, `GET` and `POST /__sandbox/faults`, `GET /__sandbox/connections` and
+//! `POST /__sandbox/reset` watch and steer a running sandbox. Start at [`start`].
+
+pub mod faults;
+pub mod files;
+pub mod people;
+mod world;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
+use serde::Serialize;
+use serde_json::{Value, json};
+use url::Url;
+
+pub use self::{
+    faults::{Fault, FaultSpec},
+    world::{Activity, Audience, Running, World},
+};
+use super::registry::VENDORS;
+
+/// How the sandbox behaves.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// How many people there are.
+    pub people: u64,
+    /// How many audiences (segments, tags) there are; see [`Audience`].
+    pub audiences: u64,
+    /// Other seeds make other people.
+    pub seed: u64,
+    /// How long an export takes at the vendor. Writing the files may add to it.
+    pub processing: Duration,
+    /// Switched on from the start.
+    pub faults: Vec<Fault>,
+    /// Exports that may run at once, where the vendor has such a limit.
+    pub max_concurrent: u64,
+    /// Calls in an hour, where the vendor has such a limit.
+    pub requests_per_hour: u64,
+    /// How long a file can be fetched.
+    pub link_life: Duration,
+    /// People in one file of an archive.
+    pub records_per_file: u64,
+    /// How late a `slow` answer comes.
+    pub slow_answer: Duration,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            people: 25,
+            audiences: 250,
+            seed: 1,
+            processing: Duration::from_secs(4),
+            faults: Vec::new(),
+            max_concurrent: 100,
+            requests_per_hour: 250_000,
+            link_life: Duration::from_secs(4 * 3600),
+            records_per_file: 5_000,
+            slow_answer: Duration::from_secs(45),
+        }
+    }
+}
+
+/// What a newcomer needs to use one vendor's simulator through Headgate.
+#[derive(Debug, Clone, Serialize)]
+pub struct DemoConnection {
+    /// A name for the connection.
+    pub name: &'static str,
+    pub vendor: &'static str,
+    /// The body of `PUT /v1/connections/{name}`.
+    pub body: Value,
+    /// `parameters.audience` of an export: everybody.
+    pub audience: Value,
+    /// `parameters.fields` of an export; the same for every vendor, so that the results have the same columns.
+    pub fields: &'static [&'static str],
+    /// The faults this simulator can show.
+    #[serde(skip)]
+    pub faults: &'static [FaultSpec],
+}
+
+/// Columns that every vendor's demo connection fills.
+pub const DEMO_FIELDS: &[&str] = &[
+    "user_id",
+    "vendor_user_id",
+    "email",
+    "phone",
+    "first_name",
+    "last_name",
+    "gender",
+    "birth_date",
+    "country",
+    "city",
+    "language",
+    "time_zone",
+    "created_at",
+];
+
+/// A running sandbox. Stops when dropped.
+pub struct Sandbox {
+    base_url: Url,
+    world: Arc<World>,
+    server: ServerHandle,
+}
+
+/// Starts the sandbox on `listen`; port 0 takes a free one. Needs a Tokio runtime; the server has its own threads.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn start(config: SandboxConfig, listen: SocketAddr) -> io::Result<Sandbox> {
+    let listener = TcpListener::bind(listen)?;
+    let base_url = Url::parse(&format!("http://{}/", listener.local_addr()?)).map_err(io::Error::other)?;
+    let world = Arc::new(World::new(config).map_err(io::Error::other)?);
+    let server = HttpServer::new({
+        let world = Arc::clone(&world);
+        move || App::new().configure(|routes| mount(routes, &world))
+    })
+    .workers(2)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    tokio::spawn(server);
+    Ok(Sandbox { base_url, world, server: handle })
+}
+
+impl Sandbox {
+    /// `http://<address>/`. The address that was listened on, so `0.0.0.0` stays `0.0.0.0`.
+    pub fn base_url(&self) -> &Url {
+        &self.base_url
+    }
+
+    /// The base address of one vendor's API.
+    pub fn vendor_url(&self, vendor: &str) -> Url {
+        vendor_base(&self.base_url, vendor)
+    }
+
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// A connection for each vendor.
+    pub fn connections(&self) -> Vec<DemoConnection> {
+        connections_at(&self.base_url)
+    }
+
+    /// Stops at once: open answers are cut.
+    pub async fn stop(self) {
+        self.server.stop(false).await;
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        drop(self.server.stop(false));
+    }
+}
+
+/// The base address of one vendor's API below the sandbox's `base`.
+pub fn vendor_base(base: &Url, vendor: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{vendor}", base.path().trim_end_matches('/')));
+    url
+}
+
+/// One connection for each vendor, at the sandbox that is reached as `base`.
+fn connections_at(base: &Url) -> Vec<DemoConnection> {
+    VENDORS.iter().map(|spec| (spec.sandbox_connection)(base)).collect()
+}
+
+fn mount(routes: &mut web::ServiceConfig, world: &Arc<World>) {
+    routes.app_data(web::Data::from(Arc::clone(world)));
+    for spec in VENDORS {
+        let scope = web::scope(&format!("/{}", spec.name));
+        routes.service(scope.configure(|routes| (spec.sandbox)(routes, Arc::clone(world))));
+    }
+    routes
+        .route("/__sandbox/state", web::get().to(state))
+        .route("/__sandbox/faults", web::get().to(list_faults))
+        .route("/__sandbox/faults", web::post().to(set_faults))
+        .route("/__sandbox/connections", web::get().to(connections))
+        .route("/__sandbox/reset", web::post().to(reset));
+}
+
+async fn state(world: web::Data<World>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({"vendors": world.all_activity(), "faults": world.faults()}))
+}
+
+async fn list_faults(world: web::Data<World>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({"on": world.faults(), "known": faults::known()}))
+}
+
+async fn set_faults(world: web::Data<World>, body: web::Bytes) -> HttpResponse {
+    match serde_json::from_slice(&body) {
+        Ok(faults) => {
+            world.set_faults(faults);
+            HttpResponse::NoContent().finish()
+        }
+        Err(error) => HttpResponse::BadRequest().json(json!({"message": error.to_string()})),
+    }
+}
+
+async fn connections(request: HttpRequest) -> HttpResponse {
+    match Url::parse(&format!("http://{}/", request.connection_info().host())) {
+        Ok(base) => HttpResponse::Ok().json(connections_at(&base)),
+        Err(error) => HttpResponse::BadRequest().json(json!({"message": error.to_string()})),
+    }
+}
+
+async fn reset(world: web::Data<World>) -> HttpResponse {
+    world.reset();
+    HttpResponse::NoContent().finish()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A sandbox on a free port whose exports take no time.
+    pub async fn quick(change: impl FnOnce(&mut SandboxConfig)) -> Sandbox {
+        let mut config = SandboxConfig { processing: Duration::ZERO, ..SandboxConfig::default() };
+        change(&mut config);
+        start(config, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
+    }
+
+    pub fn faults(names: &[&str]) -> Vec<Fault> {
+        names.iter().map(|name| Fault::parse(name).unwrap()).collect()
+    }
+
+    /// Asks until `ready` says so; fails after ten seconds.
+    pub async fn until<T, F: Future<Output = Option<T>>>(mut ready: impl FnMut() -> F) -> T {
+        for _ in 0..1_000 {
+            if let Some(found) = ready().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not ready after ten seconds");
+    }
+
+    #[tokio::test]
+    async fn faults_are_set_and_state_is_read_while_it_runs() {
+        let sandbox = quick(|_| {}).await;
+        let http = reqwest::Client::new();
+        let at = |path: &str| sandbox.base_url().join(path).unwrap();
+        let set = |body: &'static str| http.post(at("__sandbox/faults")).body(body).send();
+        assert_eq!(set(r#"["braze.segment.nonsense"]"#).await.unwrap().status(), 400);
+        assert_eq!(set(r#"["braze.segment.busy=2"]"#).await.unwrap().status(), 204);
+        sandbox.world().violation("braze", "something forbidden");
+
+        let state: Value = http.get(at("__sandbox/state")).send().await.unwrap().json().await.unwrap();
+        assert_eq!(state["faults"], json!(["braze.segment.busy=2"]));
+        assert_eq!(state["vendors"]["braze"]["violations"], json!(["something forbidden"]));
+
+        assert_eq!(http.post(at("__sandbox/reset")).send().await.unwrap().status(), 204);
+        let state: Value = http.get(at("__sandbox/state")).send().await.unwrap().json().await.unwrap();
+        assert_eq!(state["faults"], json!([]));
+        assert_eq!(state["vendors"]["braze"]["violation_count"], 0);
+        sandbox.stop().await;
+    }
+
+    #[tokio::test]
+    async fn every_vendor_has_a_connection_with_the_same_columns() {
+        let sandbox = quick(|_| {}).await;
+        let connections = sandbox.connections();
+        assert_eq!(connections.len(), VENDORS.len());
+        for connection in connections {
+            assert_eq!(connection.fields, DEMO_FIELDS);
+            assert_eq!(
+                connection.body["settings"]["base_url"],
+                sandbox.vendor_url(connection.vendor).as_str(),
+                "{}",
+                connection.name
+            );
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stopped_sandbox_no_longer_listens() {
+        let sandbox = quick(|_| {}).await;
+        let url = sandbox.base_url().join("__sandbox/state").unwrap();
+        assert_eq!(reqwest::get(url.clone()).await.unwrap().status(), 200);
+        sandbox.stop().await;
+        assert!(reqwest::get(url).await.unwrap_err().is_connect());
+    }
+}
