@@ -12,6 +12,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     str::FromStr,
@@ -317,7 +318,7 @@ fn one_of(scheme: &str, schemes: &[&str]) -> Result<(), String> {
     if schemes.contains(&scheme) { Ok(()) } else { Err(format!("must start with {}://", schemes.join(":// or "))) }
 }
 
-fn within<N: FromStr + PartialOrd + std::fmt::Display>(text: &str, least: N, most: N) -> Result<N, String> {
+fn within<N: FromStr + PartialOrd + Display + Copy>(text: &str, least: N, most: N) -> Result<N, String> {
     match text.trim().parse() {
         Ok(number) if least <= number && number <= most => Ok(number),
         _ => Err(format!("must be a whole number from {least} to {most}")),

@@ -19,7 +19,7 @@ pub fn create(path: &Path) -> io::Result<PathBuf> {
         let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
         match DirBuilder::new().mode(mode).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
+            outcome => outcome?,
         }
     }
     fs::canonicalize(path)
@@ -33,7 +33,7 @@ pub fn keep(dir: &Path, name: &str, make: impl FnOnce() -> io::Result<String>) -
     let path = dir.join(name);
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        read => return read.map(trimmed),
+        read => return read.map(|text| trimmed(&text).to_owned()),
     }
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?; // mode 0600
     writeln!(file, "{}", make()?)?;
@@ -43,12 +43,12 @@ pub fn keep(dir: &Path, name: &str, make: impl FnOnce() -> io::Result<String>) -
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.error),
     }
-    fs::read_to_string(&path).map(trimmed)
+    fs::read_to_string(&path).map(|text| trimmed(&text).to_owned())
 }
 
 /// Without the line ends that editors and `echo` leave behind.
-pub fn trimmed(text: String) -> String {
-    text.trim_end_matches(['\r', '\n']).to_owned()
+pub fn trimmed(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
 }
 
 #[cfg(test)]

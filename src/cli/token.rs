@@ -115,9 +115,9 @@ mod tests {
         }
     }
 
-    fn settings(flags: Flags) -> Settings {
+    fn settings(flags: &Flags) -> Settings {
         let env = [("XDG_DATA_HOME".to_owned(), "/data".to_owned())].into();
-        Settings::resolve(&flags, &env, Path::new("/nowhere")).ok().unwrap()
+        Settings::resolve(flags, &env, Path::new("/nowhere")).ok().unwrap()
     }
 
     fn usage(signed: Result<String, Failure>) -> String {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_token_carries_what_was_asked_and_checks_with_the_gateways_secret() {
-        let settings = settings(Flags {
+        let settings = settings(&Flags {
             jwt_secret: Some(SECRET.into()),
             jwt_issuer: Some("headgate".into()),
             jwt_audience: Some("exports".into()),
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn without_patterns_the_claim_is_absent() {
-        let settings = settings(Flags { jwt_secret: Some(SECRET.into()), ..Flags::default() });
+        let settings = settings(&Flags { jwt_secret: Some(SECRET.into()), ..Flags::default() });
         let token = sign(&Arguments { connections: vec![], ..arguments() }, &settings, Utc::now().timestamp()).unwrap();
         let key = DecodingKey::from_secret(SECRET.as_bytes());
         let decoded = decode::<Value>(&token, &key, &Validation::new(Algorithm::HS256)).unwrap();
@@ -161,13 +161,13 @@ mod tests {
 
     #[test]
     fn with_a_key_set_no_token_can_be_signed() {
-        let settings = settings(Flags { jwks_url: Some("https://id.example/keys".into()), ..Flags::default() });
+        let settings = settings(&Flags { jwks_url: Some("https://id.example/keys".into()), ..Flags::default() });
         assert!(usage(sign(&arguments(), &settings, 0)).contains("HEADGATE_JWKS_URL"));
     }
 
     #[test]
     fn a_lifetime_that_is_none_is_refused() {
-        let settings = settings(Flags { jwt_secret: Some(SECRET.into()), ..Flags::default() });
+        let settings = settings(&Flags { jwt_secret: Some(SECRET.into()), ..Flags::default() });
         for ttl in ["PT0S", "1h", "P1M", "P400D", ""] {
             assert!(usage(sign(&Arguments { ttl: ttl.into(), ..arguments() }, &settings, 0)).starts_with("--ttl"));
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Display, fs, path::Path};
 
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::Error;
@@ -249,7 +249,7 @@ impl Layers {
             }
             (None, Some((file, origin))) => {
                 let text = fs::read_to_string(file)
-                    .map(trimmed)
+                    .map(|text| trimmed(&text).to_owned())
                     .map_err(|error| Error(format!("{path} ({origin}) cannot be read: {file}: {error}")))?;
                 if text.is_empty() {
                     return Err(Error(format!("{path} ({origin}) names an empty file: {file}")));
@@ -345,9 +345,8 @@ fn known_variables(env: &BTreeMap<String, String>, known: &[String]) -> Result<M
 fn is_service_link(rest: &str) -> bool {
     let parts: Vec<&str> = rest.split('_').collect();
     let after = |word: &str| parts.iter().position(|part| *part == word).map(|at| &parts[at + 1..]);
-    match after("SERVICE") {
-        Some(["HOST"] | ["PORT", ..]) => return true,
-        _ => {}
+    if let Some(["HOST"] | ["PORT", ..]) = after("SERVICE") {
+        return true;
     }
     match after("PORT") {
         Some([]) => true,

@@ -42,7 +42,7 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert_eq!(settings.storage_url.as_str(), "file:///data/headgate/files");
     assert!(settings.database_url.is_none());
     assert_eq!(settings.poll_min, Duration::from_secs(2));
-    assert_eq!(settings.poll_max, Duration::from_secs(60));
+    assert_eq!(settings.poll_max, Duration::from_mins(1));
     assert_eq!(settings.lease, Duration::from_secs(30));
     assert_eq!(settings.result_ttl, Duration::from_hours(7 * 24));
     assert_eq!(settings.jwt_algorithms, [Algorithm::HS256]);
@@ -58,7 +58,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     assert_eq!(settings.lease, Duration::from_secs(31));
     assert_eq!(settings.poll_min, Duration::from_millis(22));
     assert_eq!(settings.worker_concurrency, 13);
-    assert_eq!(settings.poll_max, Duration::from_secs(60));
+    assert_eq!(settings.poll_max, Duration::from_mins(1));
 
     let origin = |name: &str| settings.effective().iter().find(|shown| shown.name == name).unwrap().origin.clone();
     assert_eq!(origin("HEADGATE_LEASE_SECS"), "from --lease-secs");

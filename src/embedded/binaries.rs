@@ -127,7 +127,8 @@ impl<'a> Search<'a> {
                 dirs.push(beside);
             }
             // Often a symlink; the other programs lie beside what it points to.
-            let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default())
+            let path = env::var_os("PATH").unwrap_or_default();
+            let on_path = env::split_paths(&path)
                 .filter_map(|dir| dir.join("postgres").canonicalize().ok())
                 .filter_map(|postgres| Some(postgres.parent()?.to_owned()));
             dirs.extend(on_path);

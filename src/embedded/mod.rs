@@ -29,7 +29,7 @@ use self::{binaries::Search, cluster::Cluster, place::Place, server::Server};
 /// How often the holder looks after its server, and the others after the lock.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// How long another process may take to bring the server up; it may be fetching binaries.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(300);
+const FOLLOW_LIMIT: Duration = Duration::from_mins(5);
 /// How long to wait before a server that ended by itself is started again: at first, and at most.
 const RESTART_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -121,6 +121,18 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         self.stop_now();
     }
+}
+
+/// The folder of the Postgres that an embedded one in `data_dir` would run, fetched into `data_dir` if there is none
+/// on this machine. For whoever starts many, such as tests: each then gets it as its `pg_bin`.
+///
+/// # Errors
+/// See [`Error`].
+pub fn provide_binaries(data_dir: &Path) -> Result<PathBuf, Error> {
+    let place = Place::prepare(data_dir)?;
+    let lock = open_lock(&place)?;
+    lock.lock().map_err(Error::file(&place.lock_path()))?; // two must not fetch at once
+    Ok(Search::new(&place, None).find()?.dir)
 }
 
 fn open_lock(place: &Place) -> Result<File, Error> {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use aws_lc_rs::{digest, rand};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::info;
 
@@ -151,7 +152,7 @@ fn base_for(account: Account, data_dir: &Path) -> Result<PathBuf, Error> {
     let fresh = || {
         let mut bytes = [0; 8];
         rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no randomness"))?;
-        Ok(shared.join(hex(&bytes)).to_string_lossy().into_owned())
+        Ok(format!("{SHARED_BASE}/{:016x}", u64::from_be_bytes(bytes)))
     };
     let base = data_dir::keep(data_dir, ELSEWHERE_FILE, fresh).map_err(Error::file(&elsewhere))?;
     let base = PathBuf::from(base);
@@ -196,8 +197,9 @@ fn run_dir(base: &Path, account: Option<Account>) -> Result<PathBuf, Error> {
         hand_over(&near, account)?;
         return Ok(near);
     }
-    let name = digest::digest(&digest::SHA256, base.as_os_str().as_bytes());
-    let far = Path::new("/tmp").join(format!("headgate-{}", hex(&name.as_ref()[..8])));
+    let hash = digest::digest(&digest::SHA256, base.as_os_str().as_bytes());
+    let name: String = URL_SAFE_NO_PAD.encode(hash).chars().take(16).collect();
+    let far = Path::new("/tmp").join(format!("headgate-{name}"));
     match DirBuilder::new().mode(0o700).create(&far) {
         Ok(()) => hand_over(&far, account)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_foreign(&far, account)?,
@@ -210,15 +212,11 @@ fn run_dir(base: &Path, account: Option<Account>) -> Result<PathBuf, Error> {
 fn refuse_foreign(folder: &Path, account: Option<Account>) -> Result<(), Error> {
     let meta = fs::symlink_metadata(folder).map_err(Error::file(folder))?;
     let owner = account.map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid);
-    if meta.is_dir() && meta.uid() == owner && meta.mode() & 0o077 == 0 {
+    if meta.is_dir() && meta.uid() == owner && meta.mode() & 0o777 == 0o700 {
         return Ok(());
     }
     let reason = io::Error::other("exists and is not ours alone; remove it, or choose a shorter HEADGATE_DATA_DIR");
     Err(Error::file(folder)(reason))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How long the server may take to accept connections; recovery after a power cut is the slow case.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long a fast shutdown may take, then an immediate one.
 const STOP_LIMITS: [(Signal, Duration); 2] =
     [(Signal::INT, Duration::from_secs(20)), (Signal::QUIT, Duration::from_secs(5))];
@@ -90,8 +90,10 @@ impl Server {
             if self.ended().is_some() {
                 return;
             }
-            let pid = Pid::from_child(&self.child);
-            drop(kill_process(pid, signal)); // Ours and unreaped, so it cannot be another's id.
+            // Ours and unreaped, so it cannot be another process's id.
+            if let Err(error) = kill_process(Pid::from_child(&self.child), signal) {
+                warn!(%error, "the embedded Postgres took no signal");
+            }
             let since = Instant::now();
             while since.elapsed() < limit {
                 if self.ended().is_some() {

@@ -15,19 +15,21 @@ use super::{fetch::Client, *};
 const HELD_DIR: &str = "EMBEDDED_TEST_DATA_DIR";
 
 /// The Postgres that tests run: as installed, or fetched once for all of them into the build's folder.
+#[expect(clippy::unnecessary_wraps, reason = "in the form that `Embedded::start` takes")]
 fn pg_bin() -> Option<&'static Path> {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let exe = env::current_exe().unwrap();
         let target = exe.ancestors().nth(2).unwrap();
-        let place = Place::prepare(&target.join("test-postgres")).unwrap();
-        Search::new(&place, None).find().unwrap().dir
+        provide_binaries(&target.join("test-postgres")).unwrap()
     });
     Some(found)
 }
 
 fn scratch() -> TempDir {
-    tempfile::tempdir_in("/tmp").unwrap() // short, and 0700 as `mktemp -d` makes it
+    // A short path, and a mode as `mktemp -d` gives.
+    let mode = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir_in("/tmp").unwrap()
 }
 
 fn query(embedded: &Embedded, sql: &'static str) -> i32 {
@@ -125,6 +127,22 @@ fn after_kill_9_of_the_holder_a_follower_takes_over() {
     let place = Place::prepare(dir.path()).unwrap();
     wait_until(|| place.accepts_connections(None) && server_pid(dir.path()) != before);
     assert_eq!(query(&follower, "select 5"), 5);
+}
+
+#[test]
+fn a_server_left_without_its_gateway_is_ended_first() {
+    let dir = scratch();
+    Embedded::start(dir.path(), pg_bin()).unwrap().stop();
+    let place = Place::prepare(dir.path()).unwrap();
+    let cluster = place.base.join("postgres");
+    // No signal reaches this one when its parent dies.
+    let mut orphan = server::command(&pg_bin().unwrap().join("postgres"), place.account);
+    orphan.arg("-D").arg(&cluster).arg("-k").arg(&place.run).args(["-h", ""]).stderr(Stdio::null());
+    let mut orphan = orphan.spawn().unwrap();
+    wait_until(|| place.accepts_connections(Some(orphan.id())));
+    let embedded = Embedded::start(dir.path(), pg_bin()).unwrap();
+    assert!(orphan.wait().unwrap().success(), "it shut down in order");
+    assert_eq!(query(&embedded, "select 9"), 9);
 }
 
 #[test]
