@@ -16,14 +16,21 @@
 //! | [`results`] | vendor files in, result files out, streamed |
 //! | [`embedded`] | the private Postgres |
 //! | [`exports`] | what an export is and when it may change; no I/O |
-//! | [`ids`], [`config`], [`telemetry`] | identifiers, settings, logs and traces |
+//! | [`ids`], [`config`], [`data_dir`], [`telemetry`] | identifiers, settings, the folder that is ours, logs and traces |
 
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod data_dir;
 pub mod egress;
+pub mod embedded;
 pub mod exports;
 pub mod ids;
 pub mod operations;
 pub mod results;
+pub mod startup;
 pub mod store;
+pub mod telemetry;
 pub mod vault;
 pub mod vendors;
 pub mod worker;

@@ -165,7 +165,9 @@ fn key_id(master_key: &[u8; KEY_LEN]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(b"headgate master key id v1\0");
     hash.update(master_key);
-    hash.finish().as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let hash = hash.finish();
+    let first = hash.as_ref().first_chunk().copied().unwrap_or_default();
+    format!("{:016x}", u64::from_be_bytes(first))
 }
 
 fn data_key_context(key_id: &str) -> [&str; 2] {

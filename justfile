@@ -1,0 +1,37 @@
+# The project's commands: `just` lists them. CI calls the same programs through .ci/run.
+
+# Lists the recipes
+default:
+    @just --list
+
+# Serves with an embedded database; `just dev --log headgate=debug` passes flags on
+dev *flags:
+    cargo run -- serve {{flags}}
+
+# Runs all tests; a Postgres is found on this machine or fetched once
+test *arguments:
+    cargo test --locked {{arguments}}
+
+# Everything a change must pass besides the tests
+check:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+    cargo run --locked --quiet -- openapi --check
+    @if command -v cargo-deny >/dev/null; then cargo deny --all-features check; else echo "cargo-deny is not installed: advisories and licences were not checked"; fi
+
+# Measures what the benchmarks name
+bench *arguments:
+    cargo bench --locked {{arguments}}
+
+# Writes the OpenAPI document that `check` compares
+openapi:
+    cargo run --locked --quiet -- openapi
+
+# Runs the simulated vendors
+sandbox *arguments:
+    cargo run -- sandbox {{arguments}}
+
+# Runs one export from start to end against the simulated vendors
+demo *arguments:
+    cargo run -- demo {{arguments}}
