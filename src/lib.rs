@@ -18,6 +18,8 @@
 //! | [`exports`] | what an export is and when it may change; no I/O |
 //! | [`ids`], [`config`], [`telemetry`] | identifiers, settings, logs and traces |
 
+pub mod api;
+pub mod cli;
 pub mod exports;
 pub mod ids;
 pub mod operations;

@@ -38,7 +38,11 @@ pub async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<V
         return Err(ApiError::invalid(vec![FieldError::new("", "invalid", "a JSON object is needed")]));
     }
     if let Some(pointer) = find_nul(&value) {
-        return Err(ApiError::invalid(vec![FieldError::new(pointer, "invalid", "text must not hold the NUL character")]));
+        return Err(ApiError::invalid(vec![FieldError::new(
+            pointer,
+            "invalid",
+            "text must not hold the NUL character",
+        )]));
     }
     Ok(value)
 }
@@ -56,9 +60,8 @@ pub fn fields<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
 /// # Errors
 /// 413 when it is larger, 400 when it breaks off.
 pub async fn read(request: &HttpRequest, mut payload: web::Payload, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::from(Problem::new(Code::PayloadTooLarge, format!("a body may have at most {limit} bytes")))
-    };
+    let too_large =
+        || ApiError::from(Problem::new(Code::PayloadTooLarge, format!("a body may have at most {limit} bytes")));
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
@@ -103,16 +106,17 @@ fn find_nul(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::{App, FromRequest, HttpResponse, test};
+    use actix_web::{
+        App, FromRequest, HttpResponse,
+        test::{TestRequest, call_service, init_service},
+    };
     use serde_json::json;
 
     use super::*;
 
     async fn read_as(content_type: &str, body: impl Into<Bytes>) -> Result<Value, u16> {
-        let (request, mut payload) = test::TestRequest::post()
-            .insert_header((CONTENT_TYPE, content_type))
-            .set_payload(body.into())
-            .to_http_parts();
+        let (request, mut payload) =
+            TestRequest::post().insert_header((CONTENT_TYPE, content_type)).set_payload(body.into()).to_http_parts();
         let payload = web::Payload::from_request(&request, &mut payload).await.unwrap();
         read_json(&request, payload).await.map_err(|error| error.problem().status)
     }
@@ -133,16 +137,17 @@ mod tests {
     async fn a_body_over_the_limit_is_refused_also_without_a_length() {
         let body = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_JSON));
         assert_eq!(read_as("application/json", body).await, Err(413));
-        let app = test::init_service(App::new().default_service(web::to(
-            async |request: HttpRequest, payload: web::Payload| match read(&request, payload, 10).await {
-                Ok(_) => HttpResponse::Ok().finish(),
-                Err(error) => actix_web::ResponseError::error_response(&error),
-            },
-        )))
-        .await;
+        let app =
+            init_service(App::new().default_service(web::to(async |request: HttpRequest, payload: web::Payload| {
+                match read(&request, payload, 10).await {
+                    Ok(_) => HttpResponse::Ok().finish(),
+                    Err(error) => actix_web::ResponseError::error_response(&error),
+                }
+            })))
+            .await;
         for (length, status) in [(10, 200), (11, 413)] {
-            let request = test::TestRequest::post().set_payload(vec![b'x'; length]).to_request();
-            assert_eq!(test::call_service(&app, request).await.status(), status);
+            let request = TestRequest::post().set_payload(vec![b'x'; length]).to_request();
+            assert_eq!(call_service(&app, request).await.status(), status);
         }
     }
 

@@ -114,7 +114,8 @@ fn refusal(rejected: Rejected) -> ApiError {
             (why, format!("Bearer realm=\"headgate\", error=\"invalid_token\", error_description=\"{why}\""))
         }
         Rejected::KeysUnavailable => {
-            let problem = Problem::new(Code::ServiceUnavailable, "the keys that tokens are checked with cannot be fetched");
+            let problem =
+                Problem::new(Code::ServiceUnavailable, "the keys that tokens are checked with cannot be fetched");
             return problem.with_retry_after_secs(5).into();
         }
     };

@@ -158,10 +158,7 @@ pub fn browser(config: &mut web::ServiceConfig) {
 }
 
 fn document(text: &'static str) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .insert_header((CACHE_CONTROL, "public, max-age=300"))
-        .body(text)
+    HttpResponse::Ok().content_type("application/json").insert_header((CACHE_CONTROL, "public, max-age=300")).body(text)
 }
 
 fn problem_page(code: Code) -> ProblemPage {

@@ -91,9 +91,9 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
         ("list_attempts", "200") => {
             serde_json::to_value(AttemptList { data: vec![attempt()], next_page_token: String::new() })
         }
-        ("list_files", "200") => serde_json::to_value(Manifest {
-            files: finished_export().files.into_iter().map(FileView::from).collect(),
-        }),
+        ("list_files", "200") => {
+            serde_json::to_value(Manifest { files: finished_export().files.into_iter().map(FileView::from).collect() })
+        }
         ("list_connections", "200") => serde_json::to_value(ConnectionList {
             data: vec![connection_view(connection(), false)],
             next_page_token: String::new(),

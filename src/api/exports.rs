@@ -25,7 +25,11 @@ use super::{
     responses::{Absent, BadBody, BadQuery, Denied, ExportFinished, ExportUnfinished, KeyInFlight, NoLongerPossible},
 };
 use crate::{
-    exports::{record::ExportRecord, request::{Dataset, SubmitExport}, state::State},
+    exports::{
+        record::ExportRecord,
+        request::{Dataset, SubmitExport},
+        state::State,
+    },
     ids::ExportId,
     operations::{
         Gateway,
@@ -119,7 +123,9 @@ pub async fn submit_export(
         let calls = plan.calls.into_iter();
         return Ok(HttpResponse::Ok().json(PlanView {
             valid: true,
-            calls: calls.map(|call| PlannedCallView { method: call.method, path: call.path, body: call.body }).collect(),
+            calls: calls
+                .map(|call| PlannedCallView { method: call.method, path: call.path, body: call.body })
+                .collect(),
             windows: Vec::new(),
             warnings: plan.warnings,
         }));

@@ -4,10 +4,7 @@ use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    problem::Answer,
-    responses::NotReady,
-};
+use super::{problem::Answer, responses::NotReady};
 use crate::{
     exports::problem::{Code, Problem},
     operations::{Gateway, health as operation},

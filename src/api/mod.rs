@@ -102,8 +102,9 @@ fn routes(config: &mut ServiceConfig) {
 /// The application, one for each server thread.
 pub fn app(
     api: Api,
-) -> App<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>>
-{
+) -> App<
+    impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>,
+> {
     let Api { gateway, auth, stopping } = api;
     edge(Edge { auth, stopping, published: &PUBLISHED }, |config| {
         config.app_data(web::Data::new(gateway));
@@ -114,8 +115,9 @@ pub fn app(
 fn edge(
     edge: Edge,
     routes: impl FnOnce(&mut ServiceConfig),
-) -> App<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>>
-{
+) -> App<
+    impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>,
+> {
     App::new()
         .app_data(web::Data::new(edge))
         .wrap(from_fn(requests::observe))

@@ -173,7 +173,11 @@ mod tests {
             assert_eq!(operation["responses"].get("401").is_some(), !is_open, "{place}");
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("500"), "{place}");
-            assert_eq!(path.contains('{'), responses.contains_key("404") || place == "put /v1/connections/{name}", "{place}");
+            assert_eq!(
+                path.contains('{'),
+                responses.contains_key("404") || place == "put /v1/connections/{name}",
+                "{place}"
+            );
             for (status, response) in responses {
                 assert!(!response["description"].as_str().unwrap().is_empty(), "{place} {status}");
                 if status.starts_with(['4', '5']) {
@@ -188,7 +192,8 @@ mod tests {
     #[test]
     fn every_json_body_has_an_example() {
         // These are long and served live, or say nothing more than their schema.
-        let without = ["openapi_31", "openapi_30", "list_vendors", "get_vendor", "list_problems", "explain_problem", "index"];
+        let without =
+            ["openapi_31", "openapi_30", "list_vendors", "get_vendor", "list_problems", "explain_problem", "index"];
         for (path, method, operation) in operations(&document()) {
             let id = operation["operationId"].as_str().unwrap();
             if let Some(content) = operation.pointer("/requestBody/content/application~1json") {

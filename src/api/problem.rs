@@ -77,6 +77,7 @@ impl ApiError {
         Problem { detail: None, ..Problem::new(code, "") }.with_status(status.as_u16()).into()
     }
 
+    #[cfg(test)]
     pub fn problem(&self) -> &Problem {
         &self.problem
     }
@@ -101,7 +102,9 @@ impl From<operations::Error> for ApiError {
             ) => Problem::new(Code::ServiceUnavailable, "the database cannot be reached")
                 .with_retry_after_secs(RETRY_SECS)
                 .into(),
-            _ => Problem::new(Code::Internal, "something went wrong here; the log has it under this request's id").into(),
+            _ => {
+                Problem::new(Code::Internal, "something went wrong here; the log has it under this request's id").into()
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ impl Query {
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
             let is_known = known.iter().any(|known| {
-                *known == name || (known.ends_with('.') && name.starts_with(known) && name.len() > known.len())
+                if known.ends_with('.') { name.starts_with(known) && name.len() > known.len() } else { *known == name }
             });
             if !is_known {
                 let names = if known.is_empty() { "none".into() } else { known.join(", ") };
@@ -82,10 +82,7 @@ impl Query {
 
     /// What follows `prefix` in the names that begin with it, and the values.
     pub fn with_prefix(&self, prefix: &str) -> BTreeMap<String, String> {
-        self.0
-            .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())))
-            .collect()
+        self.0.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone()))).collect()
     }
 }
 

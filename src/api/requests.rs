@@ -8,7 +8,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method,
-        header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+        header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS},
     },
     middleware::Next,
     web::Data,
@@ -49,22 +49,22 @@ pub async fn observe(
     let is_api = request.path().starts_with("/v1/");
     let started = Instant::now();
 
-    let answer = AssertUnwindSafe(async move { next.call(request).await })
-        .catch_unwind()
-        .instrument(span.clone())
-        .await;
+    let answer =
+        AssertUnwindSafe(async move { next.call(request).await }).catch_unwind().instrument(span.clone()).await;
     let _entered = span.enter();
     let answer = match answer {
         Ok(Ok(answer)) => answer.map_into_boxed_body(),
         Ok(Err(error)) => {
-            let error = error.as_error::<ApiError>().cloned().unwrap_or_else(|| {
-                ApiError::from_status(error.as_response_error().status_code())
-            });
+            let error = error
+                .as_error::<ApiError>()
+                .cloned()
+                .unwrap_or_else(|| ApiError::from_status(error.as_response_error().status_code()));
             return Err(without_answer(error, &id).into());
         }
         Err(_) => {
             tracing::error!("a handler panicked");
-            let problem = Problem::new(Code::Internal, "something went wrong here; the log has it under this request's id");
+            let problem =
+                Problem::new(Code::Internal, "something went wrong here; the log has it under this request's id");
             return Err(without_answer(problem.into(), &id).into());
         }
     };
@@ -117,7 +117,9 @@ fn without_answer(error: ApiError, id: &str) -> ApiError {
 
 fn serve_head_by_get(request: &mut ServiceRequest) {
     let by_get = request.method() == Method::HEAD
-        && request.app_data::<Data<Edge>>().is_some_and(|edge| edge.published.routes.serves_head_by_get(request.path()));
+        && request
+            .app_data::<Data<Edge>>()
+            .is_some_and(|edge| edge.published.routes.serves_head_by_get(request.path()));
     if by_get {
         request.head_mut().method = Method::GET;
         request.extensions_mut().insert(WasHead);
@@ -137,9 +139,8 @@ fn request_id(headers: &HeaderMap) -> String {
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, length| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex =
+        |text: &str, length| text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
     let well_formed = hex(version, 2)
         && version != "ff"
@@ -150,12 +151,6 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
         && !is_zero(parent)
         && hex(flags, 2);
     well_formed.then_some(trace)
-}
-
-/// Whether the answer already has the form of a problem.
-#[cfg(test)]
-pub fn is_problem(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/problem+json")
 }
 
 #[cfg(test)]

@@ -105,10 +105,6 @@ failing! {
     Unavailable {
         503 ServiceUnavailable "The database cannot be reached; try again after `Retry-After`.";
     }
-    /// The client asks for a form there is not.
-    NoSuchForm {
-        406 NotAcceptable "There is no such representation.";
-    }
 }
 
 /// One failing answer: a problem with an example, and the headers that come with its status.
@@ -129,7 +125,7 @@ fn failing(status: u16, code: Code, description: &str) -> Response {
 
 fn header(kind: Type, description: &str) -> Header {
     let schema = ObjectBuilder::new().schema_type(SchemaType::new(kind)).build();
-    HeaderBuilder::new().schema(schema).description(Some(description)).build()
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }
 
 fn problem(status: u16, code: Code) -> Content {

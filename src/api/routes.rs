@@ -34,7 +34,8 @@ impl RouteTable {
 
     /// Whether `HEAD` on the path is answered by its `GET`: it has one, and no `HEAD` of its own.
     pub fn serves_head_by_get(&self, path: &str) -> bool {
-        self.methods(path).any(|method| method == Method::GET) && !self.methods(path).any(|method| method == Method::HEAD)
+        self.methods(path).any(|method| method == Method::GET)
+            && !self.methods(path).any(|method| method == Method::HEAD)
     }
 
     fn methods<'t>(&'t self, path: &'t str) -> impl Iterator<Item = &'t Method> {

@@ -210,10 +210,8 @@ mod tests {
 
     #[test]
     fn only_a_control_group_has_no_id() {
-        let schema = parameters_schema(
-            Dataset::AudienceMembers,
-            &[AudienceKind::Segment, AudienceKind::GlobalControlGroup],
-        );
+        let schema =
+            parameters_schema(Dataset::AudienceMembers, &[AudienceKind::Segment, AudienceKind::GlobalControlGroup]);
         let required = |index: usize| schema["properties"]["audience"]["oneOf"][index]["required"].clone();
         assert_eq!((required(0), required(1)), (json!(["kind", "id"]), json!(["kind"])));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Connection;
 
 use super::Gateway;
-use crate::results::storage;
+use crate::results;
 
 /// A database that takes longer than this is not ready.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,7 +16,7 @@ pub enum NotReady {
     #[error("the database does not answer")]
     Database(#[source] Option<sqlx::Error>),
     #[error("the object store does not answer")]
-    Storage(#[source] storage::Error),
+    Storage(#[source] results::Error),
 }
 
 /// Asks the database and the object store for a sign of life.

@@ -79,10 +79,8 @@ struct Key {
 
 impl Jwks {
     pub(super) fn new(url: Url) -> reqwest::Result<Self> {
-        let client = reqwest::Client::builder()
-            .timeout(FETCH_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client =
+            reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
         Ok(Self { url, client, timing: TIMING, keys: RwLock::default(), fetches: Mutex::default() })
     }
 
@@ -203,8 +201,8 @@ impl Key {
         let for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature)
             && jwk.common.key_operations.as_ref().is_none_or(|list| list.contains(&KeyOperations::Verify));
         let mut algorithms = algorithms_of(&jwk.algorithm);
-        if let Some(only) = jwk.common.key_algorithm {
-            algorithms.retain(|algorithm| only.to_algorithm().is_ok_and(|only| only == *algorithm));
+        if let Some(only) = value.get("alg").and_then(Value::as_str) {
+            algorithms.retain(|algorithm| only.parse() == Ok(*algorithm));
         }
         if !for_signatures || algorithms.is_empty() {
             return None;
@@ -289,8 +287,12 @@ mod tests {
     }
 
     fn authenticator(url: Url, timing: Timing) -> Authenticator {
-        let settings =
-            AuthSettings { key: KeySource::Jwks { url: url.clone() }, algorithms: vec![], issuer: None, audience: vec![] };
+        let settings = AuthSettings {
+            key: KeySource::Jwks { url: url.clone() },
+            algorithms: vec![],
+            issuer: None,
+            audience: vec![],
+        };
         let jwks = Jwks { timing, ..Jwks::new(url).unwrap() };
         Authenticator { keys: Keys::Jwks(Arc::new(jwks)), ..Authenticator::new(settings).unwrap() }
     }

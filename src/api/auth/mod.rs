@@ -129,9 +129,8 @@ impl Authenticator {
         };
         // One algorithm, the one checked above: the library then refuses a key of another family.
         let validation = Validation { algorithms: vec![header.alg], ..self.validation.clone() };
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
-            .map_err(|error| rejected(error.kind()))?
-            .claims;
+        let claims =
+            jsonwebtoken::decode::<Claims>(token, &key, &validation).map_err(|error| rejected(error.kind()))?.claims;
         self.identity(claims)
     }
 
@@ -302,7 +301,10 @@ mod tests {
     async fn tokens_that_do_not_do_are_refused_in_safe_words() {
         let why = |claims| async move { why_not(settings(), &claims).await };
         assert_eq!(why(json!({"sub": "a", "exp": in_secs(-61)})).await, "the token has expired");
-        assert_eq!(why(json!({"sub": "a", "exp": in_secs(60), "nbf": in_secs(120)})).await, "the token is not valid yet");
+        assert_eq!(
+            why(json!({"sub": "a", "exp": in_secs(60), "nbf": in_secs(120)})).await,
+            "the token is not valid yet"
+        );
         assert_eq!(why(json!({"sub": " ", "exp": in_secs(60)})).await, "the token names no subject");
         assert_eq!(why(json!({"exp": in_secs(60)})).await, "the token names no subject");
         assert_eq!(why(json!({"sub": "a"})).await, "the token cannot be read");

@@ -1,0 +1,3 @@
+//! One file per command: arguments in, exit code out.
+
+pub mod openapi;
