@@ -6,6 +6,8 @@ pub mod callbacks;
 pub mod connections;
 pub mod exports;
 pub mod files;
+pub mod health;
+pub mod vendors;
 
 use glob::Pattern;
 use sqlx::PgPool;

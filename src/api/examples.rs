@@ -1,0 +1,218 @@
+//! Examples of the document, made of the same types that the API answers with, so that they cannot lie about the shape.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{
+    connections::{ConnectionList, view as connection_view},
+    export_view::{AttemptList, AttemptView, EventList, EventView, ExportList, ExportView, FileView, Manifest},
+    exports::{PlanView, PlannedCallView},
+    health,
+};
+use crate::{
+    exports::{
+        record::{AttemptRecord, ConnectionRecord, ExportRecord, FileRecord, Health},
+        request::{Dataset, Delivery, Output},
+        state::{Phase, State},
+    },
+    ids::{ConnectionId, ExportId, FileId},
+    operations::exports::ExportWithFiles,
+};
+
+const EXPORT: ExportId = ExportId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_0718));
+const RETRIED: ExportId = ExportId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071a));
+const FILE: FileId = FileId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_0719));
+const CONNECTION: ConnectionId = ConnectionId(Uuid::from_u128(0x019a_5b6c_0000_7000_8000_0000_0000_0001));
+/// Of `test`.
+const SHA256: &[u8] = &[
+    0x9f, 0x86, 0xd0, 0x81, 0x88, 0x4c, 0x7d, 0x65, 0x9a, 0x2f, 0xea, 0xa0, 0xc5, 0x5a, 0xd0, 0x15, 0xa3, 0xbf, 0x4f,
+    0x1b, 0x2b, 0x0b, 0x82, 0x2c, 0xd1, 0x5d, 0x6c, 0x15, 0xb0, 0xf0, 0x0a, 0x08,
+];
+
+/// What a request body may look like, by operation.
+pub fn request(operation_id: &str) -> Option<Value> {
+    Some(match operation_id {
+        "submit_export" => json!({
+            "connection": "growth-braze",
+            "dataset": "audience_members",
+            "parameters": {
+                "audience": {"kind": "segment", "id": "5a1b0c2d-0000-4000-8000-000000000001"},
+                "fields": ["user_id", "email", "attributes.plan"],
+            },
+            "output": {"format": "ndjson", "compression": "gzip", "schema": "unified"},
+            "labels": {"team": "growth"},
+            "deadline": "PT6H",
+        }),
+        "put_connection" => json!({
+            "vendor": "braze",
+            "display_name": "Braze, growth workspace",
+            "settings": {"base_url": "https://rest.fra-01.braze.eu"},
+            "credentials": {"api_key": "the key of a Braze workspace"},
+            "mapping": {},
+        }),
+        "rotate_credentials" => json!({"credentials": {"api_key": "the next key of a Braze workspace"}}),
+        _ => return None,
+    })
+}
+
+/// What an answer may look like, by operation and status.
+pub fn response(operation_id: &str, status: &str) -> Option<Value> {
+    let now = time(120);
+    let example = match (operation_id, status) {
+        ("submit_export", "200") => serde_json::to_value(PlanView {
+            valid: true,
+            calls: vec![PlannedCallView {
+                method: "POST",
+                path: "/users/export/segment".into(),
+                body: Some(json!({"segment_id": "5a1b0c2d-0000-4000-8000-000000000001"})),
+            }],
+            windows: Vec::new(),
+            warnings: Vec::new(),
+        }),
+        ("submit_export", "202") => serde_json::to_value(ExportView::new(in_state(State::Queued), time(0))),
+        ("cancel_export", "202") => serde_json::to_value(ExportView::new(in_state(State::Cancelling), now)),
+        ("cancel_export", "200") => serde_json::to_value(ExportView::new(in_state(State::Cancelled), now)),
+        ("retry_export", "202") => {
+            let mut retry = in_state(State::Queued);
+            retry.export.export_id = RETRIED;
+            retry.export.retry_of = Some(EXPORT);
+            serde_json::to_value(ExportView::new(retry, now))
+        }
+        ("get_export", "200") => serde_json::to_value(ExportView::new(finished_export(), now)),
+        ("list_exports", "200") => serde_json::to_value(ExportList {
+            data: vec![ExportView::new(in_state(State::Running), time(30))],
+            next_page_token: String::new(),
+        }),
+        ("list_events", "200") => {
+            serde_json::to_value(EventList { data: vec![event()], next_page_token: String::new() })
+        }
+        ("list_attempts", "200") => {
+            serde_json::to_value(AttemptList { data: vec![attempt()], next_page_token: String::new() })
+        }
+        ("list_files", "200") => {
+            serde_json::to_value(Manifest { files: finished_export().files.into_iter().map(FileView::from).collect() })
+        }
+        ("list_connections", "200") => serde_json::to_value(ConnectionList {
+            data: vec![connection_view(connection(), false)],
+            next_page_token: String::new(),
+        }),
+        ("get_connection", "200") => serde_json::to_value(connection_view(connection(), false)),
+        ("put_connection", "200" | "201") | ("rotate_credentials" | "check_connection", "200") => {
+            serde_json::to_value(connection_view(connection(), true))
+        }
+        ("healthz" | "readyz", "200") => serde_json::to_value(health::Health { status: "ok" }),
+        _ => return None,
+    };
+    example.ok()
+}
+
+/// A moment of the story the examples tell, in seconds after the export was accepted.
+pub fn time(secs: i64) -> DateTime<Utc> {
+    // 2026-03-02T08:00:00Z
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(1_772_438_400 + secs)
+}
+
+/// The export of the story, succeeded, with its one file.
+pub fn finished_export() -> ExportWithFiles {
+    let mut export = in_state(State::Succeeded);
+    export.export.finished_at = Some(time(90));
+    export.export.last_progress_at = time(90);
+    export.export.result_expires_at = Some(time(90 + 7 * 86_400));
+    export.export.data_as_of = Some(time(60));
+    export.files = vec![FileRecord {
+        file_id: FILE,
+        export_id: EXPORT,
+        name: "part-00001.ndjson".into(),
+        object_key: String::new(),
+        media_type: "application/x-ndjson".into(),
+        compression: "none".into(),
+        bytes: 4,
+        records: Some(1),
+        sha256: SHA256.to_vec(),
+    }];
+    export
+}
+
+fn in_state(state: State) -> ExportWithFiles {
+    let begun = !matches!(state, State::Queued);
+    let done = matches!(state, State::Succeeded);
+    let counts = if done { (1, 180, 4) } else { (0, 0, 0) };
+    let export = ExportRecord {
+        export_id: EXPORT,
+        tenant: "growth".into(),
+        created_by: "crm-sync".into(),
+        connection_id: CONNECTION,
+        connection: "growth-braze".into(),
+        vendor: "braze".into(),
+        dataset: Dataset::AudienceMembers,
+        parameters: json!({
+            "audience": {"kind": "segment", "id": "5a1b0c2d-0000-4000-8000-000000000001"},
+            "fields": ["user_id", "email", "attributes.plan"],
+        }),
+        output: Json(Output::default()),
+        delivery: Json(Delivery::default()),
+        labels: Json([("team".to_owned(), "growth".to_owned())].into()),
+        state,
+        phase: (state == State::Running).then_some(Phase::VendorProcessing),
+        waiting_reason: None,
+        attempt: 1,
+        retry_at: None,
+        retry_of: None,
+        records: counts.0,
+        bytes_read: counts.1,
+        bytes_written: counts.2,
+        files_done: i32::from(done),
+        files_total: done.then_some(1),
+        created_at: time(0),
+        started_at: begun.then(|| time(1)),
+        last_progress_at: time(i64::from(begun)),
+        finished_at: state.is_final().then(|| time(20)),
+        deadline_at: time(6 * 3600),
+        error: None,
+        warnings: Json(Vec::new()),
+        vendor_status: begun.then(|| "403 not ready".into()),
+        vendor_reference: begun.then(|| "bb8e2a91-0000-4000-8000-000000000001".into()),
+        result_expires_at: None,
+        data_as_of: None,
+        result_deleted_at: None,
+        version: 7,
+    };
+    ExportWithFiles { export, files: Vec::new() }
+}
+
+/// A transition.
+pub fn event() -> EventView {
+    EventView { id: 2, at: time(1), state: State::Running, phase: Some(Phase::Submitting), detail: None }
+}
+
+fn attempt() -> AttemptView {
+    AttemptView::from(AttemptRecord {
+        at: time(2),
+        action: "submit".into(),
+        method: "POST".into(),
+        target: "rest.fra-01.braze.eu/users/export/segment".into(),
+        http_status: Some(201),
+        duration_ms: 182,
+        decision: "accepted".into(),
+    })
+}
+
+/// A connection.
+pub fn connection() -> ConnectionRecord {
+    ConnectionRecord {
+        connection_id: CONNECTION,
+        name: "growth-braze".into(),
+        vendor: "braze".into(),
+        display_name: "Braze, growth workspace".into(),
+        settings: json!({"base_url": "https://rest.fra-01.braze.eu"}),
+        mapping: Json([].into()),
+        health: Health::Healthy,
+        health_detail: None,
+        health_checked_at: Some(time(-60)),
+        credential_version: 1,
+        created_at: time(-3600),
+        updated_at: time(-60),
+    }
+}

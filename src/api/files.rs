@@ -1,0 +1,224 @@
+//! Result files: the manifest, and the bytes themselves, streamed.
+
+use std::{convert::Infallible, ops::Range};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::SizedStream,
+    get, head,
+    http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderName, HeaderValue},
+    web,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+
+use super::{
+    caller::{Authorized, ExportsDownload, ExportsRead},
+    conditions::{Part, is_current, part},
+    export_view::{FileView, Manifest, hex},
+    exports::export_id,
+    problem::{Answer, ApiError},
+    responses::{Absent, Denied, NoSuchRange, NotReadable},
+};
+use crate::{
+    exports::{
+        problem::{Code, Problem},
+        record::FileRecord,
+    },
+    ids::FileId,
+    operations::{Error, Gateway, files as operation},
+};
+
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// List an export's files
+///
+/// The manifest of a succeeded export.
+#[utoipa::path(
+    tag = "files",
+    security(("bearer" = ["exports:read"])),
+    params(("id" = String, Path, description = "The export's id.")),
+    responses((status = 200, description = "The manifest.", body = Manifest), Absent, Denied, NotReadable),
+)]
+#[get("/v1/exports/{id}/files")]
+pub async fn list_files(
+    caller: Authorized<ExportsRead>,
+    gateway: web::Data<Gateway>,
+    path: web::Path<String>,
+) -> Answer {
+    let files = operation::list_files(&gateway, &caller, export_id(&path)?).await?;
+    Ok(HttpResponse::Ok().json(Manifest { files: files.into_iter().map(FileView::from).collect() }))
+}
+
+/// Download a file
+///
+/// The bytes as they are stored (a gzip file stays one), streamed. `Range` resumes a broken download; use `If-Range`
+/// with the `ETag` to be sure of the file. Check the whole against `Repr-Digest`. If reading fails midway the
+/// connection breaks, so a body that is shorter than `Content-Length` is never the whole file.
+#[utoipa::path(
+    tag = "files",
+    security(("bearer" = ["exports:download"])),
+    params(
+        ("id" = String, Path, description = "The export's id."),
+        ("file_id" = String, Path, description = "The file's id, from the manifest."),
+        ("Range" = Option<String>, Header, description = "One byte range, e.g. `bytes=1000-`; several are answered with the whole file."),
+        ("If-Range" = Option<String>, Header, description = "The `ETag` the range belongs to; another file is answered whole."),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before: answers 304 for the same file."),
+    ),
+    responses(
+        (status = 200, description = "The whole file.", body = Vec<u8>, content_type = "application/octet-stream", headers(
+            ("Content-Length" = u64, description = "Bytes in this answer."),
+            ("ETag" = String, description = "Strong: the SHA-256 of the file."),
+            ("Accept-Ranges" = String, description = "`bytes`"),
+            ("Repr-Digest" = String, description = "SHA-256 of the whole file, as in RFC 9530."),
+            ("Content-Disposition" = String, description = "The file's name."),
+        )),
+        (status = 206, description = "The range asked for.", body = Vec<u8>, content_type = "application/octet-stream", headers(
+            ("Content-Length" = u64, description = "Bytes in this answer."),
+            ("Content-Range" = String, description = "Which bytes these are, of how many."),
+            ("ETag" = String, description = "Strong: the SHA-256 of the file."),
+            ("Accept-Ranges" = String, description = "`bytes`"),
+            ("Repr-Digest" = String, description = "SHA-256 of the whole file, as in RFC 9530."),
+            ("Content-Disposition" = String, description = "The file's name."),
+        )),
+        (status = 304, description = "It is the file of `If-None-Match`."),
+        Absent, Denied, NotReadable, NoSuchRange,
+    ),
+)]
+#[get("/v1/exports/{id}/files/{file_id}")]
+pub async fn download_file(
+    caller: Authorized<ExportsDownload>,
+    gateway: web::Data<Gateway>,
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+) -> Answer {
+    let file = find(&gateway, &caller, &path).await?;
+    let etag = etag(&file);
+    if is_current(request.headers(), &etag) {
+        return Ok(describe(HttpResponse::NotModified(), &file).finish());
+    }
+    let length = length(&file);
+    match part(request.headers(), &etag, length) {
+        Part::Whole => stream(&gateway, HttpResponse::Ok(), &file, None).await,
+        Part::Bytes(range) => {
+            let mut answer = HttpResponse::PartialContent();
+            answer.insert_header((CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end - 1)));
+            stream(&gateway, answer, &file, Some(range)).await
+        }
+        Part::OutOfRange => {
+            let problem = Problem::new(Code::RangeNotSatisfiable, format!("the file has {length} bytes"));
+            let error = ApiError::from(problem);
+            Err(match HeaderValue::from_str(&format!("bytes */{length}")) {
+                Ok(value) => error.with_header(CONTENT_RANGE, value),
+                Err(_) => error,
+            })
+        }
+    }
+}
+
+/// Describe a file
+///
+/// The headers of the download, without the bytes.
+#[utoipa::path(
+    tag = "files",
+    security(("bearer" = ["exports:download"])),
+    params(
+        ("id" = String, Path, description = "The export's id."),
+        ("file_id" = String, Path, description = "The file's id, from the manifest."),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before: answers 304 for the same file."),
+    ),
+    responses(
+        (status = 200, description = "The file is there.", headers(
+            ("Content-Length" = u64, description = "Bytes of the file."),
+            ("ETag" = String, description = "Strong: the SHA-256 of the file."),
+            ("Accept-Ranges" = String, description = "`bytes`"),
+            ("Repr-Digest" = String, description = "SHA-256 of the file, as in RFC 9530."),
+            ("Content-Disposition" = String, description = "The file's name."),
+        )),
+        (status = 304, description = "It is the file of `If-None-Match`."),
+        Absent, Denied, NotReadable,
+    ),
+)]
+#[head("/v1/exports/{id}/files/{file_id}")]
+pub async fn describe_file(
+    caller: Authorized<ExportsDownload>,
+    gateway: web::Data<Gateway>,
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+) -> Answer {
+    let file = find(&gateway, &caller, &path).await?;
+    if is_current(request.headers(), &etag(&file)) {
+        return Ok(describe(HttpResponse::NotModified(), &file).finish());
+    }
+    // The server announces the length and, for HEAD, sends no body.
+    let nothing = SizedStream::new(length(&file), futures_util::stream::empty::<Result<Bytes, Infallible>>());
+    Ok(describe(HttpResponse::Ok(), &file).body(nothing))
+}
+
+async fn find(
+    gateway: &Gateway,
+    caller: &Authorized<ExportsDownload>,
+    (export, file): &(String, String),
+) -> Result<FileRecord, ApiError> {
+    let export = export_id(export)?;
+    let file: FileId = file.parse().map_err(|_| ApiError::not_found("file"))?;
+    Ok(operation::get_file(gateway, caller, export, file).await?)
+}
+
+async fn stream(
+    gateway: &Gateway,
+    answer: HttpResponseBuilder,
+    file: &FileRecord,
+    range: Option<Range<u64>>,
+) -> Answer {
+    let size = range.as_ref().map_or_else(|| length(file), |range| range.end - range.start);
+    let bytes = gateway.storage.read(&file.object_key, range).await.map_err(Error::from)?;
+    // An error midway, or an object that is too short, breaks the connection: the length was promised.
+    Ok(describe(answer, file).body(SizedStream::new(size, bytes)))
+}
+
+/// The headers every answer about the file has.
+fn describe(mut answer: HttpResponseBuilder, file: &FileRecord) -> HttpResponseBuilder {
+    answer
+        .content_type(file.media_type.as_str())
+        .insert_header((ETAG, etag(file)))
+        .insert_header((ACCEPT_RANGES, "bytes"))
+        .insert_header((REPR_DIGEST, format!("sha-256=:{}:", BASE64_STANDARD.encode(&file.sha256))))
+        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", plain_name(&file.name))))
+        .insert_header((CACHE_CONTROL, "private, no-store"));
+    answer
+}
+
+fn etag(file: &FileRecord) -> String {
+    format!("\"{}\"", hex(&file.sha256))
+}
+
+fn length(file: &FileRecord) -> u64 {
+    u64::try_from(file.bytes).unwrap_or_default()
+}
+
+/// A name that no client and no file system reads as anything but a name.
+fn plain_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::examples, *};
+
+    #[test]
+    fn a_file_is_described_by_its_digest() {
+        let file = examples::finished_export().files.remove(0);
+        let answer = describe(HttpResponse::Ok(), &file).finish();
+        let header = |name: HeaderName| answer.headers().get(name).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(header(ETAG), "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"");
+        assert_eq!(header(REPR_DIGEST), "sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:");
+        assert_eq!(header(CACHE_CONTROL), "private, no-store");
+        assert_eq!(header(CONTENT_DISPOSITION), "attachment; filename=\"part-00001.ndjson\"");
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_header() {
+        assert_eq!(plain_name("a\"; x=\r\nb/../ü.gz"), "a___x___b_..__.gz");
+    }
+}
