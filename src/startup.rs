@@ -12,7 +12,10 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::{
-    api::{self, Api, auth::{AuthSettings, Authenticator, KeySource}},
+    api::{
+        self, Api,
+        auth::{AuthSettings, Authenticator, KeySource},
+    },
     config::{Settings, TokenKey},
     egress::EgressPolicy,
     embedded::Embedded,
@@ -39,7 +42,7 @@ pub struct Running {
     pub gateway: Gateway,
     server: Option<(ServerHandle, JoinHandle<std::io::Result<()>>)>,
     worker: Option<JoinHandle<()>>,
-    stop_worker: CancellationToken,
+    stopping: CancellationToken,
     listener: JoinHandle<()>,
     grace: Duration,
     // Last: everything above uses the database.
@@ -56,7 +59,7 @@ pub async fn database(settings: &Settings) -> anyhow::Result<(PgPool, Option<Emb
         }
     };
     let url = match (&embedded, &settings.database_url) {
-        (Some(embedded), _) => embedded.url(),
+        (Some(embedded), _) => embedded.url().to_owned(),
         (None, Some(url)) => url.expose_secret().to_owned(),
         (None, None) => unreachable!("without a URL the private database runs"),
     };
@@ -72,7 +75,7 @@ pub async fn database(settings: &Settings) -> anyhow::Result<(PgPool, Option<Emb
 /// Builds everything and starts it. The API answers when this returns.
 pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running> {
     let vault = Vault::new(settings.master_keys()?)?;
-    let egress = EgressPolicy::parse(&settings.egress_allow)?;
+    let egress = EgressPolicy::parse(&settings.egress_allow.join(","))?;
     let http = Http::new(egress)?;
     let storage = Storage::open(&settings.storage_url)?;
     let (db, embedded) = database(settings).await?;
@@ -81,20 +84,20 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
     let gateway = Gateway { db, vault, http, storage, hub };
 
-    let stop_worker = CancellationToken::new();
+    let stopping = CancellationToken::new();
     let worker = match roles.worker {
-        true => Some(tokio::spawn(worker(settings, &gateway)?.run(stop_worker.clone()))),
+        true => Some(tokio::spawn(worker(settings, &gateway)?.run(stopping.clone()))),
         false => None,
     };
     let (address, server) = match roles.api {
         true => {
-            let (address, server) = serve(settings, &gateway)?;
+            let (address, server) = serve(settings, &gateway, &stopping)?;
             (Some(address), Some(server))
         }
         false => (None, None),
     };
     let grace = settings.shutdown_grace;
-    Ok(Running { address, gateway, server, worker, stop_worker, listener, grace, embedded })
+    Ok(Running { address, gateway, server, worker, stopping, listener, grace, embedded })
 }
 
 fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
@@ -114,7 +117,7 @@ fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
 
 type Server = (ServerHandle, JoinHandle<std::io::Result<()>>);
 
-fn serve(settings: &Settings, gateway: &Gateway) -> anyhow::Result<(SocketAddr, Server)> {
+fn serve(settings: &Settings, gateway: &Gateway, stopping: &CancellationToken) -> anyhow::Result<(SocketAddr, Server)> {
     let key = match settings.token_key()? {
         TokenKey::Secret(secret) => KeySource::Secret(secret),
         TokenKey::Jwks(url) => KeySource::Jwks { url },
@@ -126,9 +129,9 @@ fn serve(settings: &Settings, gateway: &Gateway) -> anyhow::Result<(SocketAddr, 
         audience: settings.jwt_audience.clone().into_iter().collect(),
     })?;
     let auth = Arc::new(auth);
-    let (gateway, public_url) = (gateway.clone(), settings.public_url());
+    let (gateway, stopping) = (gateway.clone(), stopping.clone());
     let server = HttpServer::new(move || {
-        api::app(Api { gateway: gateway.clone(), auth: auth.clone(), public_url: public_url.clone() })
+        api::app(Api { gateway: gateway.clone(), auth: auth.clone(), stopping: stopping.clone() })
     })
     .disable_signals()
     .shutdown_timeout(settings.shutdown_grace.as_secs())
@@ -150,7 +153,7 @@ impl Running {
     /// Ends in order: nothing new is claimed and running steps hand their exports back; open downloads get the grace
     /// period; then the database.
     pub async fn stop(self) {
-        self.stop_worker.cancel();
+        self.stopping.cancel();
         let server = async {
             if let Some((handle, task)) = self.server {
                 handle.stop(true).await;

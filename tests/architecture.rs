@@ -21,11 +21,35 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("api", &["ids", "exports", "operations"]),
     (
         "startup",
-        &["config", "embedded", "egress", "exports", "vault", "vendors", "results", "store", "operations", "worker", "api"],
+        &[
+            "config",
+            "embedded",
+            "egress",
+            "exports",
+            "vault",
+            "vendors",
+            "results",
+            "store",
+            "operations",
+            "worker",
+            "api",
+        ],
     ),
     (
         "cli",
-        &["config", "data_dir", "embedded", "telemetry", "exports", "vault", "vendors", "store", "api", "startup", "ids"],
+        &[
+            "config",
+            "data_dir",
+            "embedded",
+            "telemetry",
+            "exports",
+            "vault",
+            "vendors",
+            "store",
+            "api",
+            "startup",
+            "ids",
+        ],
     ),
 ];
 

@@ -3,14 +3,17 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use anyhow::{Context, bail};
-use clap::Args;
+use anyhow::{Context, anyhow, bail};
+use chrono::Utc;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use url::Url;
 
-use super::token;
+use super::{
+    Failure, run_on_all_cores,
+    token::{self, Grant},
+};
 use crate::{
     config::{Flags, Settings},
     startup::{self, Roles, Running},
@@ -22,11 +25,13 @@ use crate::{
 
 /// How many records of each result are shown.
 const SHOWN: usize = 3;
-const COLUMNS: &[&str] = &["user_id", "vendor_user_id", "email", "first_name", "gender", "city", "language", "birth_date"];
+const COLUMNS: &[&str] =
+    &["user_id", "vendor_user_id", "email", "first_name", "gender", "city", "language", "birth_date"];
 const COLUMN_WIDTH: usize = 24;
+const HOUR: Duration = Duration::from_hours(1);
 
-#[derive(Debug, Args)]
-pub struct DemoArgs {
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
     /// Stay up afterwards, and print the addresses and a token.
     #[arg(long)]
     keep: bool,
@@ -36,15 +41,22 @@ pub struct DemoArgs {
     /// Address of the gateway.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
+    /// Folder with the binaries of Postgres [default: found or fetched]
+    #[arg(long, env = "HEADGATE_PG_BIN", value_name = "DIR")]
+    pg_bin: Option<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    run_on_all_cores(demo(arguments))
 }
 
 /// Runs the demo; everything it starts is gone when it returns.
-pub async fn run(args: &DemoArgs, pg_bin: Option<String>) -> anyhow::Result<()> {
+async fn demo(args: &Arguments) -> anyhow::Result<()> {
     let data_dir = tempfile::Builder::new().prefix("headgate-demo-").tempdir()?;
     let config = SandboxConfig { people: args.people, processing: Duration::from_secs(2), ..SandboxConfig::default() };
     let sandbox = sandbox::start(config, "127.0.0.1:0".parse()?).await?;
     say(&format!("The vendors' sandbox listens on {}", sandbox.base_url()));
-    let settings = settings(args, pg_bin, data_dir.path())?;
+    let settings = settings(args, data_dir.path())?;
     say("Starting a private Postgres and the gateway …");
     let running = startup::start(&settings, Roles { api: true, worker: true }).await?;
     let gateway = running.local_url().context("the gateway has no address")?;
@@ -60,14 +72,14 @@ pub async fn run(args: &DemoArgs, pg_bin: Option<String>) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn settings(args: &DemoArgs, pg_bin: Option<String>, data_dir: &Path) -> anyhow::Result<Settings> {
+fn settings(args: &Arguments, data_dir: &Path) -> anyhow::Result<Settings> {
     let flags = Flags {
         listen: Some(args.listen.clone()),
         data_dir: Some(data_dir.to_string_lossy().into_owned()),
         // The sandbox is on this machine; nothing else private may be reached.
         egress_allow: Some("127.0.0.1/32".into()),
         poll_min_ms: Some("250".into()),
-        pg_bin,
+        pg_bin: args.pg_bin.clone(),
         ..Flags::default()
     };
     // The demo is the same wherever it runs: it reads no settings of a real gateway.
@@ -75,10 +87,9 @@ fn settings(args: &DemoArgs, pg_bin: Option<String>, data_dir: &Path) -> anyhow:
 }
 
 async fn tell(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::Result<()> {
-    let admin = token::mint(settings, "platform-team", "demo", "connections:admin", &[], Duration::from_secs(3600))?;
-    let scope = "exports:read exports:write exports:download";
-    let crm = token::mint(settings, "crm", "growth", scope, &["*".into()], Duration::from_secs(3600))?;
-    let platform_team = Caller::new("ADMIN_TOKEN", admin, gateway);
+    let platform_team = mint(settings, "platform-team", "connections:admin", HOUR)?;
+    let platform_team = Caller::new("ADMIN_TOKEN", platform_team, gateway);
+    let crm = mint(settings, "crm", "exports:read exports:write exports:download", HOUR)?;
     let crm = Caller::new("TOKEN", crm, gateway);
     let mut results = Vec::new();
     for spec in VENDORS {
@@ -158,7 +169,7 @@ fn fit(cell: &str) -> String {
 
 async fn stay(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::Result<()> {
     let scope = "exports:read exports:write exports:download connections:admin";
-    let token = token::mint(settings, "you", "growth", scope, &["*".into()], Duration::from_secs(86_400))?;
+    let token = mint(settings, "you", scope, 24 * HOUR)?;
     say(&format!(
         "\nGateway:  {gateway}  (API explorer: {gateway}docs)\nSandbox:  {}\nFor a day, in another terminal:\n\n   export TOKEN={token}\n   \
          curl -s {gateway}v1/exports -H \"authorization: Bearer $TOKEN\"\n\nCtrl-C ends it.",
@@ -166,6 +177,11 @@ async fn stay(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::
     ));
     tokio::signal::ctrl_c().await?;
     Ok(())
+}
+
+fn mint(settings: &Settings, sub: &str, scope: &str, ttl: Duration) -> anyhow::Result<String> {
+    let grant = Grant { sub, tenant: "growth", scope, connections: vec!["*"] };
+    token::mint(settings, &grant, Utc::now().timestamp(), ttl).map_err(|failure| anyhow!("{failure:?}"))
 }
 
 async fn stop(running: Running, sandbox: Sandbox) {
@@ -188,7 +204,8 @@ impl Caller {
 
     /// Prints the request; a credential in its body is shown as what a reader would put there.
     fn show(&self, method: &Method, path: &str, body: Option<&Value>, header: Option<&str>) {
-        let mut line = format!("   $ curl -s -X {method} $HEADGATE{path} -H \"authorization: Bearer ${}\"", self.variable);
+        let mut line =
+            format!("   $ curl -s -X {method} $HEADGATE{path} -H \"authorization: Bearer ${}\"", self.variable);
         if let Some(header) = header {
             line += &format!(" -H '{header}'");
         }

@@ -3,8 +3,13 @@
 //! Exit codes: 0 for success, 1 when the work failed, 2 when arguments or settings are wrong.
 
 mod config;
+mod demo;
 mod healthcheck;
-mod token;
+mod migrate;
+mod openapi;
+mod sandbox;
+mod serve;
+pub mod token;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
 
@@ -25,6 +30,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the gateway: the API and, unless told otherwise, a worker
+    Serve(serve::ServeArguments),
+    /// Run a worker without the API
+    Worker(serve::WorkerArguments),
+    /// Bring the database's schema up to date
+    Migrate(migrate::Arguments),
+    /// Export from both vendors' sandboxes through a gateway of its own, step by step
+    Demo(demo::Arguments),
+    /// Serve the vendors' documented APIs on this machine, to develop against
+    Sandbox(sandbox::Arguments),
+    /// Print the OpenAPI document of the API
+    Openapi(openapi::Args),
     /// Print a signed token for the API
     Token(token::Arguments),
     /// Check the settings and print them, without secrets
@@ -37,6 +54,12 @@ enum Command {
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Serve(arguments) => serve::serve(&arguments),
+            Self::Worker(arguments) => serve::worker(&arguments),
+            Self::Migrate(arguments) => migrate::run(&arguments),
+            Self::Demo(arguments) => demo::run(&arguments),
+            Self::Sandbox(arguments) => sandbox::run(arguments),
+            Self::Openapi(arguments) => Ok(openapi::run(&arguments)?),
             Self::Token(arguments) => token::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),
             Self::Healthcheck(arguments) => healthcheck::run(&arguments),
@@ -92,6 +115,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 const DISPLAY_HELP: clap::error::ErrorKind = clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
+/// Runs the asynchronous part of a command that serves, on all cores.
+fn run_on_all_cores(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    Ok(runtime.block_on(work)?)
+}
 
 /// Runs the asynchronous part of a small command.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

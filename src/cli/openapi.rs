@@ -41,7 +41,7 @@ pub enum Version {
 ///
 /// # Errors
 /// When a file cannot be read or written, or is not up to date.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.write {
         write(Path::new("."))?;
     } else if args.check {
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         print!("{}", openapi::text(&document));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn write(root: &Path) -> anyhow::Result<()> {

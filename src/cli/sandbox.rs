@@ -2,18 +2,18 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::{Failure, run_on_all_cores};
 use crate::vendors::{
     registry::VENDORS,
     sandbox::{self, Fault, SandboxConfig},
 };
 
-#[derive(Debug, Args)]
-pub struct SandboxArgs {
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
     /// Address to listen on.
-    #[arg(long, env = "SANDBOX_LISTEN", default_value = "127.0.0.1:8090")]
+    #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
     /// Users in each audience.
     #[arg(long, default_value_t = 25)]
@@ -29,8 +29,12 @@ pub struct SandboxArgs {
     list_faults: bool,
 }
 
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    run_on_all_cores(serve(arguments))
+}
+
 /// Serves until a signal.
-pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
+async fn serve(args: Arguments) -> anyhow::Result<()> {
     if args.list_faults {
         println!("{}", sandbox::list_faults());
         return Ok(());

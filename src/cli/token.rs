@@ -74,16 +74,37 @@ fn sign(arguments: &Arguments, settings: &Settings, now: i64) -> Result<String, 
         glob::Pattern::new(pattern)
             .map_err(|error| Failure::Usage(format!("--connections: `{pattern}` is not a pattern: {error}")))?;
     }
+    let grant = Grant {
+        sub: &arguments.sub,
+        tenant: arguments.tenant.as_deref().unwrap_or(&arguments.sub),
+        scope: &arguments.scope,
+        connections: arguments.connections.iter().map(String::as_str).filter(|pattern| !pattern.is_empty()).collect(),
+    };
+    mint(settings, &grant, now, ttl)
+}
+
+/// What a token grants, and to whom.
+pub struct Grant<'a> {
+    pub sub: &'a str,
+    pub tenant: &'a str,
+    /// Separated by white space.
+    pub scope: &'a str,
+    /// Glob patterns.
+    pub connections: Vec<&'a str>,
+}
+
+/// A token for `grant`, valid for `ttl` from `now` in seconds of the Unix epoch.
+pub fn mint(settings: &Settings, grant: &Grant<'_>, now: i64, ttl: Duration) -> Result<String, Failure> {
     let TokenKey::Secret(secret) = settings.token_key()? else {
         return Err(Failure::Usage(
             "tokens are checked with HEADGATE_JWKS_URL: only whoever holds those keys can sign one".into(),
         ));
     };
     let claims = Claims {
-        sub: &arguments.sub,
-        tenant: arguments.tenant.as_deref().unwrap_or(&arguments.sub),
-        scope: arguments.scope.split_whitespace().collect::<Vec<_>>().join(" "),
-        connections: arguments.connections.iter().map(String::as_str).filter(|pattern| !pattern.is_empty()).collect(),
+        sub: grant.sub,
+        tenant: grant.tenant,
+        scope: grant.scope.split_whitespace().collect::<Vec<_>>().join(" "),
+        connections: grant.connections.clone(),
         iat: now,
         exp: now.saturating_add_unsigned(ttl.as_secs()),
         iss: settings.jwt_issuer.as_deref(),
