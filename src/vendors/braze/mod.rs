@@ -335,5 +335,4 @@ async fn expired(answer: FileAnswer, key: &SecretString) -> VendorError {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -283,5 +283,4 @@ async fn opened(answer: FileAnswer, token: &SecretString) -> Result<Download, Ve
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
