@@ -148,7 +148,7 @@ fn is_public(address: IpAddr) -> bool {
 
 /// The IANA special-purpose registry, plus Azure's platform address, which is metadata behind a public number.
 const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network, unspecified
+    (Ipv4Addr::UNSPECIFIED, 8),            // this network, unspecified
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
     (Ipv4Addr::new(100, 64, 0, 0), 10),    // carrier-grade NAT
     (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback

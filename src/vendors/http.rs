@@ -31,7 +31,7 @@ const MAX_ANSWER: usize = 1024 * 1024;
 const MAX_FILE_ERROR: usize = 16 * 1024;
 const MAX_REDIRECTS: usize = 5;
 /// The longest pause a vendor's header can ask for.
-const MAX_PAUSE: Duration = Duration::from_secs(3600);
+const MAX_PAUSE: Duration = Duration::from_hours(1);
 
 /// It may pass; the worker's own spacing applies.
 pub const TRY_AGAIN: Next = Next::TryAgain { after: None, at_most: None };
@@ -49,7 +49,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), call: Duration::from_secs(30), file_idle: Duration::from_secs(60) }
+        Self { connect: Duration::from_secs(10), call: Duration::from_secs(30), file_idle: Duration::from_mins(1) }
     }
 }
 
@@ -279,9 +279,9 @@ impl Answer {
 
 impl FileAnswer {
     /// What may be shown of the body of an error; empty when it cannot be read.
-    pub async fn excerpt(mut self) -> String {
+    pub async fn excerpt(mut self, secret: &SecretString) -> String {
         let read = read_up_to(&mut self.response, MAX_FILE_ERROR).await;
-        read.map(|(body, _)| excerpt(&body, &[])).unwrap_or_default()
+        read.map(|(body, _)| excerpt(&body, &[secret])).unwrap_or_default()
     }
 
     /// The vendor's own pause, if it gave one.
@@ -373,7 +373,7 @@ fn blocked(blocked: &Blocked) -> VendorError {
 /// A failure without an answer. Before a connection stands nothing was sent, so a repeat is safe; after it, `when_lost`.
 fn transport(error: reqwest::Error, when_lost: Next) -> VendorError {
     let error = error.without_url();
-    let mut causes = std::iter::successors(error.source(), |cause| cause.source());
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
     if let Some(refused) = causes.clone().find_map(|cause| cause.downcast_ref::<Blocked>()) {
         return blocked(refused);
     }

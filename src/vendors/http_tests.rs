@@ -1,5 +1,5 @@
 use super::*;
-use crate::vendors::scripted::{Reply, Scripted, cut, http, reply};
+use crate::vendors::scripted::{Reply, Scripted, cut, http, impatient, reply};
 
 fn key() -> SecretString {
     "key-of-test".into()
@@ -79,9 +79,12 @@ async fn before_a_connection_stands_a_repeat_is_safe() {
 
 #[tokio::test]
 async fn a_lost_answer_leaves_the_outcome_unknown() {
-    for lost in [Reply::Silence, Reply::Bytes(Vec::new()), cut(200, "{")] {
+    for (http, lost) in [(impatient(), Reply::Silence), (http(), Reply::Bytes(Vec::new())), (http(), cut(200, "{"))] {
         let server = Scripted::start(vec![lost]).await;
-        let error = post(&server.url, &Exchanges::default()).await.unwrap_err();
+        let url = server.url.join("?token=secret").unwrap();
+        let (bearer, when_lost) = (key(), Next::OutcomeUnknown);
+        let call = Call { action: "submit", method: Method::POST, url, bearer: &bearer, body: None, when_lost };
+        let error = http.call(call, &Exchanges::default()).await.unwrap_err();
         assert_eq!((error.code, error.next), (Code::VendorUnavailable, Next::OutcomeUnknown), "{}", error.message);
         assert!(!error.message.contains("127.0.0.1") && !error.message.contains("secret"), "{}", error.message);
     }
@@ -162,7 +165,8 @@ async fn a_cut_or_silent_file_asks_for_another_try() {
     let download = open(server.url.clone(), &Exchanges::default()).await.unwrap().into_download();
     let error = download.body.try_collect::<Vec<_>>().await.unwrap_err();
     assert_eq!((error.code, error.next), (Code::VendorUnavailable, TRY_AGAIN));
-    assert_eq!(open(server.url.clone(), &Exchanges::default()).await.err().unwrap().next, TRY_AGAIN);
+    let call = FileCall { action: "download", url: server.url.clone(), bearer: None, probe: false };
+    assert_eq!(impatient().open(call, &Exchanges::default()).await.err().unwrap().next, TRY_AGAIN);
 }
 
 #[tokio::test]

@@ -31,7 +31,8 @@ pub enum Reply {
 
 /// An answer with a body.
 pub fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
     let length = body.len();
     let text = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n{body}");
     Reply::Bytes(text.into_bytes())
@@ -72,8 +73,8 @@ impl Scripted {
                 requests.lock().unwrap().push(request);
                 match replies.pop_front() {
                     Some(Reply::Bytes(bytes)) => {
-                        let _ = stream.write_all(&bytes).await;
-                        let _ = stream.shutdown().await;
+                        drop(stream.write_all(&bytes).await);
+                        drop(stream.shutdown().await);
                     }
                     Some(Reply::Silence) => silent.push(stream),
                     None => {}
@@ -119,14 +120,19 @@ async fn read_request(stream: &mut TcpStream) -> Option<Seen> {
     Some(Seen { line, headers, body: String::from_utf8(body).ok()? })
 }
 
-/// A client that may reach this machine and is not patient.
+/// A client that may reach this machine.
 pub fn http() -> Http {
-    let timeouts = Timeouts {
-        connect: Duration::from_secs(5),
-        call: Duration::from_millis(500),
-        file_idle: Duration::from_millis(500),
-    };
-    Http::with_timeouts(EgressPolicy::parse("127.0.0.1/32").unwrap(), timeouts).unwrap()
+    Http::new(permissive()).unwrap()
+}
+
+/// The same, but it soon gives up on silence.
+pub fn impatient() -> Http {
+    let short = Duration::from_millis(300);
+    Http::with_timeouts(permissive(), Timeouts { call: short, file_idle: short, ..Timeouts::default() }).unwrap()
+}
+
+fn permissive() -> EgressPolicy {
+    EgressPolicy::parse("127.0.0.1/32").unwrap()
 }
 
 /// An account with one credential.
@@ -140,7 +146,7 @@ pub fn account(settings: Value, credential: (&str, &str), mapping: &[(&str, &str
 }
 
 /// A checked request for the members of an audience.
-pub fn members(audience: Value, fields: &[&str]) -> ExportRequest {
+pub fn members(audience: &Value, fields: &[&str]) -> ExportRequest {
     let mut parameters = serde_json::json!({ "audience": audience });
     if !fields.is_empty() {
         parameters["fields"] = serde_json::json!(fields);

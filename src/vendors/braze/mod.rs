@@ -54,7 +54,7 @@ pub const SPEC: VendorSpec = VendorSpec {
         columns: UserColumn::ALL,
         typical_latency: "Minutes; an app with 20 million users can take an hour or more",
         // Braze reports a failed build only by e-mail to people. Its slowest documented export takes "an hour or more".
-        stall_window: Duration::from_secs(3 * 3600),
+        stall_window: Duration::from_hours(3),
         limits: &[
             "One running export per segment; another one waits",
             "100 running exports per company, shared with every other tool; a connection takes at most 50",
@@ -171,9 +171,8 @@ impl Vendor for Braze {
         _reconciling: bool,
         exchanges: &Exchanges,
     ) -> Result<Submitted, VendorError> {
-        let (segment, selection) = segment(request).map_err(invalid)?;
-        let ask =
-            self.ask(request, selection).map_err(|errors| errors.into_iter().next().map_or_else(no_plan, invalid))?;
+        let (segment, selection) = segment(request).map_err(|error| invalid(&error))?;
+        let ask = self.ask(request, selection).map_err(|errors| errors.first().map_or_else(no_plan, invalid))?;
         let body = wire::segment_body(segment, callback, &ask);
         let call = Call {
             action: "submit",
@@ -185,7 +184,7 @@ impl Vendor for Braze {
         };
         let answer = self.http.call(call, exchanges).await?;
         let submitted = wire::submitted(&answer, &self.key)
-            .and_then(|submitted| link(&submitted.ticket).and_then(|link| self.permitted(link)).map(|_| submitted));
+            .and_then(|submitted| link(&submitted.ticket).and_then(|link| self.permitted(&link)).map(|_| submitted));
         decided(exchanges, submitted, |_| "accepted".into())
     }
 
@@ -195,10 +194,10 @@ impl Vendor for Braze {
         ticket: &Ticket,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError> {
-        let url = self.permitted(link(ticket)?)?;
+        let url = self.permitted(&link(ticket)?)?;
         let locator = SecretString::from(url.as_str());
         let answer = self.http.open(FileCall { action: "poll", url, bearer: None, probe: true }, exchanges).await?;
-        let progress = asked(answer).await.map(|state| match state {
+        let progress = asked(answer, &self.key).await.map(|state| match state {
             Archive::Done => Progress::Ready(vec![VendorFile { locator, extension: Cow::Borrowed("zip") }]),
             Archive::NotYet { status, ask_again_in, warning } => Progress::Preparing { status, ask_again_in, warning },
         });
@@ -209,10 +208,10 @@ impl Vendor for Braze {
     }
 
     async fn open(&self, file: &VendorFile, exchanges: &Exchanges) -> Result<Download, VendorError> {
-        let url = self.permitted(file.locator.expose_secret().to_owned())?;
+        let url = self.permitted(file.locator.expose_secret())?;
         let answer =
             self.http.open(FileCall { action: "download", url, bearer: None, probe: false }, exchanges).await?;
-        decided(exchanges, opened(answer).await, |_| "reading".into())
+        decided(exchanges, opened(answer, &self.key).await, |_| "reading".into())
     }
 
     fn user_records(&self, request: &ExportRequest) -> Arc<dyn UserRecords> {
@@ -230,8 +229,8 @@ impl Braze {
 
     /// A link of Braze's, unless it would carry the archive in clear. A connection that is itself plain http, as to a
     /// simulator, may have such links.
-    fn permitted(&self, link: String) -> Result<Url, VendorError> {
-        let Ok(url) = Url::parse(&link) else {
+    fn permitted(&self, link: &str) -> Result<Url, VendorError> {
+        let Ok(url) = Url::parse(link) else {
             return Err(VendorError::new(
                 Code::VendorMalformedData,
                 Next::GiveUp,
@@ -269,7 +268,7 @@ fn segment(request: &ExportRequest) -> Result<(&str, &Selection), FieldError> {
 }
 
 /// The request was checked when it was accepted, but the connection's mapping may have changed since.
-fn invalid(error: FieldError) -> VendorError {
+fn invalid(error: &FieldError) -> VendorError {
     VendorError::new(Code::InvalidRequest, Next::GiveUp, format!("{}: {}", error.pointer, error.detail))
 }
 
@@ -284,7 +283,7 @@ enum Archive {
 
 /// What the link says before the archive was ever there. Object stores answer 403 and 404 for a file that does not exist
 /// yet; the same answers come after it expired, but then it would have been seen. A 400 is an outdated signature.
-async fn asked(answer: FileAnswer) -> Result<Archive, VendorError> {
+async fn asked(answer: FileAnswer, key: &SecretString) -> Result<Archive, VendorError> {
     let status = answer.status.as_u16();
     match status {
         200 | 206 if answer.is_web_page() => Err(web_page(status)),
@@ -295,8 +294,8 @@ async fn asked(answer: FileAnswer) -> Result<Archive, VendorError> {
             ask_again_in: answer.retry_after(),
             warning: None,
         }),
-        408 | 429 | 500.. => Err(busy_store(answer).await),
-        400..=499 => Err(expired(answer).await),
+        408 | 429 | 500.. => Err(busy_store(answer, key).await),
+        400..=499 => Err(expired(answer, key).await),
         _ => Ok(Archive::NotYet {
             status: format!("{status} unexpected"),
             ask_again_in: answer.retry_after(),
@@ -306,13 +305,13 @@ async fn asked(answer: FileAnswer) -> Result<Archive, VendorError> {
 }
 
 /// What the link says after the archive was there.
-async fn opened(answer: FileAnswer) -> Result<Download, VendorError> {
+async fn opened(answer: FileAnswer, key: &SecretString) -> Result<Download, VendorError> {
     let status = answer.status.as_u16();
     match status {
         200 if answer.is_web_page() => Err(web_page(status)),
         200 => Ok(answer.into_download()),
-        408 | 429 | 500.. => Err(busy_store(answer).await),
-        400..=499 => Err(expired(answer).await),
+        408 | 429 | 500.. => Err(busy_store(answer, key).await),
+        400..=499 => Err(expired(answer, key).await),
         _ => Err(VendorError::new(Code::VendorMalformedData, TRY_AGAIN, "the download link answered no file")
             .with_http_status(status)),
     }
@@ -323,18 +322,17 @@ fn web_page(status: u16) -> VendorError {
         .with_http_status(status)
 }
 
-async fn busy_store(answer: FileAnswer) -> VendorError {
+async fn busy_store(answer: FileAnswer, key: &SecretString) -> VendorError {
     let (status, after) = (answer.status.as_u16(), answer.retry_after());
-    let message = format!("the file store failed with {status}: {}", answer.excerpt().await);
+    let message = format!("the file store failed with {status}: {}", answer.excerpt(key).await);
     VendorError::new(Code::VendorUnavailable, Next::TryAgain { after, at_most: None }, message).with_http_status(status)
 }
 
-async fn expired(answer: FileAnswer) -> VendorError {
+async fn expired(answer: FileAnswer, key: &SecretString) -> VendorError {
     let status = answer.status.as_u16();
-    let message = format!("Braze's download link no longer works ({status}): {}", answer.excerpt().await);
+    let message = format!("Braze's download link no longer works ({status}): {}", answer.excerpt(key).await);
     VendorError::new(Code::VendorLinkExpired, Next::GiveUp, message).with_http_status(status)
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

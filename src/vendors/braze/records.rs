@@ -136,13 +136,16 @@ fn column_text(column: UserColumn, value: &RawValue) -> Option<Cow<'_, str>> {
     })
 }
 
+/// Ids: name → values.
+type Identities<'a> = Vec<(Cow<'a, str>, Vec<Cow<'a, str>>)>;
+
 /// Aliases by label. Braze's field table says one object, its samples say an array: both are read.
-fn aliases(value: &RawValue) -> Option<Vec<(Cow<'_, str>, Vec<Cow<'_, str>>)>> {
+fn aliases(value: &RawValue) -> Option<Identities<'_>> {
     let list = match Members::of(value) {
         Some(one) => vec![one],
         None => serde_json::from_str::<Vec<Members>>(value.get()).ok()?,
     };
-    let mut identities: Vec<(Cow<str>, Vec<Cow<str>>)> = Vec::new();
+    let mut identities = Identities::new();
     for alias in list {
         let Some(name) = alias.get("alias_name").and_then(text) else { continue };
         let label = format!("alias:{}", alias.get("alias_label").and_then(text).unwrap_or_default());

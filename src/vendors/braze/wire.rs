@@ -17,7 +17,7 @@ use crate::vendors::{
 };
 
 /// The pause when a segment is busy. Braze names none; exports take minutes, so asking more often is pointless.
-const BUSY_PAUSE: Duration = Duration::from_secs(60);
+const BUSY_PAUSE: Duration = Duration::from_mins(1);
 
 /// What a [`Ticket`] holds.
 #[derive(Debug, Serialize, Deserialize)]

@@ -47,7 +47,7 @@ pub const SPEC: VendorSpec = VendorSpec {
         audience_kinds: &[AudienceKind::Tag, AudienceKind::Segment],
         columns: &[UserColumn::UserId, UserColumn::VendorUserId, UserColumn::Identities, UserColumn::Attributes],
         typical_latency: "Minutes; CDP documents none",
-        stall_window: Duration::from_secs(2 * 3600),
+        stall_window: Duration::from_hours(2),
         limits: &[
             "At most 60 identities, attributes and tags in one export",
             "Only properties that are named: by `attributes.<name>` or by the connection's mapping",
@@ -199,7 +199,7 @@ impl Vendor for Cdp {
         url.set_query(Some(&wire::download_query(file.locator.expose_secret())));
         let bearer = Some((&self.token, &self.base));
         let answer = self.http.open(FileCall { action: "download", url, bearer, probe: false }, exchanges).await?;
-        decided(exchanges, opened(answer).await, |_| "reading".into())
+        decided(exchanges, opened(answer, &self.token).await, |_| "reading".into())
     }
 
     fn user_records(&self, request: &ExportRequest) -> Arc<dyn UserRecords> {
@@ -263,7 +263,7 @@ fn no_plan() -> VendorError {
 }
 
 /// What the download address answers. CDP does not say how long files last; its console's last a day.
-async fn opened(answer: FileAnswer) -> Result<Download, VendorError> {
+async fn opened(answer: FileAnswer, token: &SecretString) -> Result<Download, VendorError> {
     let (status, after) = (answer.status.as_u16(), answer.retry_after());
     let (code, next, what) = match status {
         200 if answer.is_web_page() => {
@@ -278,10 +278,9 @@ async fn opened(answer: FileAnswer) -> Result<Download, VendorError> {
         400..=499 => (Code::VendorRejectedRequest, Next::GiveUp, "CDP refused the download"),
         _ => (Code::VendorMalformedData, TRY_AGAIN, "CDP answered no file"),
     };
-    let message = format!("{what} ({status}): {}", answer.excerpt().await);
+    let message = format!("{what} ({status}): {}", answer.excerpt(token).await);
     Err(VendorError::new(code, next, message).with_http_status(status))
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! Which CDP properties one request asks for, and where each column of `user.v1` reads its value.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::exports::{
     fields::{Selection, UserColumn, Wanted},
@@ -97,11 +97,6 @@ impl Ask {
             return Err(vec![FieldError::new("/parameters/fields", "too_many", detail)]);
         }
         Ok(ask)
-    }
-
-    /// The properties that a column or a renamed attribute shows: they are not repeated under their own name.
-    pub fn consumed(&self) -> BTreeSet<&str> {
-        self.columns.values().chain(self.attributes.values()).map(String::as_str).collect()
     }
 
     fn column(&mut self, column: UserColumn, property: String) {

@@ -1,7 +1,7 @@
 //! One line of a CDP user file: `{"gio_id": …, "identifications": {…}, "properties": {…}}`.
 //! Ids come as numbers or strings, identities as one value or a list; both are read. Values stay as CDP wrote them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde_json::value::RawValue;
 
@@ -18,6 +18,8 @@ const NO_OBJECT: BadRecord = BadRecord(Cow::Borrowed("a record is not a JSON obj
 pub struct CdpUsers {
     selection: Selection,
     ask: Ask,
+    /// Properties that a column or a renamed attribute shows: they are not repeated under their own name.
+    shown: BTreeSet<String>,
 }
 
 /// A record, taken apart.
@@ -57,7 +59,8 @@ impl<'a> User<'a> {
 
 impl CdpUsers {
     pub fn new(selection: Selection, ask: Ask) -> Self {
-        Self { selection, ask }
+        let shown = ask.columns.values().chain(ask.attributes.values()).cloned().collect();
+        Self { selection, ask, shown }
     }
 
     fn wants(&self, column: UserColumn) -> bool {
@@ -78,14 +81,13 @@ impl UserRecords for CdpUsers {
             let values = user.find(property).map(texts);
             row.set(*column, values.and_then(|values| values.into_iter().next()));
         }
-        let consumed = self.ask.consumed();
         for (member, property) in &self.ask.attributes {
             if let Some(value) = user.find(property) {
                 row.attributes.push((Cow::Owned(member.clone()), Cow::Borrowed(value)));
             }
         }
         for (name, value) in user.properties.0 {
-            if !consumed.contains(name.as_ref()) && !self.ask.attributes.contains_key(name.as_ref()) {
+            if !self.shown.contains(name.as_ref()) && !self.ask.attributes.contains_key(name.as_ref()) {
                 row.attributes.push((name, Cow::Borrowed(value)));
             }
         }

@@ -13,7 +13,7 @@ fn cdp(base: &Url, space: Option<&str>) -> Arc<dyn Vendor> {
 }
 
 fn tag(id: &str) -> ExportRequest {
-    members(json!({"kind": "tag", "id": id}), &["user_id", "gender", "attributes.tag_rfm"])
+    members(&json!({"kind": "tag", "id": id}), &["user_id", "gender", "attributes.tag_rfm"])
 }
 
 fn ticket() -> Ticket {
@@ -38,7 +38,7 @@ fn settings_that_cannot_work_are_pointed_at() {
 fn the_path_follows_kind_and_space_and_is_encoded() {
     let base = Url::parse("https://cdp.test").unwrap();
     let path = |space, request: &ExportRequest| cdp(&base, space).plan(request).unwrap().calls.remove(0).path;
-    let segment = members(json!({"kind": "segment", "id": "seg/1"}), &[]);
+    let segment = members(&json!({"kind": "segment", "id": "seg/1"}), &[]);
     assert_eq!(
         path(Some("VKwkPmqX"), &tag("tag_rfm")),
         "/v1/api/projects/WlGk4Daj/spaces/VKwkPmqX/user_tags/tag_rfm/export_jobs"
@@ -53,14 +53,14 @@ fn the_path_follows_kind_and_space_and_is_encoded() {
         (json!({"kind": "global_control_group"}), "/parameters/audience/kind"),
         (json!({"kind": "tag", "id": ".."}), "/parameters/audience/id"),
     ] {
-        assert_eq!(cdp(&base, None).plan(&members(audience, &[])).unwrap_err()[0].pointer, pointer);
+        assert_eq!(cdp(&base, None).plan(&members(&audience, &[])).unwrap_err()[0].pointer, pointer);
     }
 }
 
 #[test]
 fn a_plan_warns_and_holds_nothing_alone() {
     let base = Url::parse("https://cdp.test").unwrap();
-    let plan = cdp(&base, None).plan(&members(json!({"kind": "tag", "id": "t"}), &["email", "user_id"])).unwrap();
+    let plan = cdp(&base, None).plan(&members(&json!({"kind": "tag", "id": "t"}), &["email", "user_id"])).unwrap();
     assert_eq!((plan.exclusive_key, plan.max_concurrent), (None, 10));
     assert_eq!(plan.calls[0].body, Some(json!({"properties": ["id_$basic_userId"], "fileFormat": "json"})));
     assert!(plan.warnings[0].ends_with("for them: email"), "{:?}", plan.warnings);
@@ -139,10 +139,11 @@ async fn every_answer_to_a_download_is_classified() {
         (200, &html, Code::VendorMalformedData, Next::TryAgain { after: None, at_most: Some(5) }),
         (206, &[], Code::VendorMalformedData, TRY_AGAIN),
     ] {
-        let server = Scripted::start(vec![reply(status, headers, "x")]).await;
+        let server = Scripted::start(vec![reply(status, headers, "bad token-of-test")]).await;
         let file = VendorFile { locator: "/a b".into(), extension: "json".into() };
         let error = cdp(&server.url, None).open(&file, &Exchanges::default()).await.err().unwrap();
         assert_eq!((error.code, error.next, error.http_status), (code, next, Some(status)), "{status}");
+        assert!(error.message.ends_with(": bad [redacted]"), "{}", error.message);
         assert_eq!(server.lines(), ["GET /download?file=%2Fa%20b"]);
     }
 }
