@@ -1,16 +1,15 @@
+# syntax=docker/dockerfile:1
 # The gateway on Debian 12. The database is another container's: see docker-compose.yml.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-# Dependencies first, so that a change of ours does not build them again.
-COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
-    && cargo build --release --locked \
-    && rm -rf src
 COPY . .
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin headgate
+# What was built stays in the builder's cache, so that a change of ours does not build the dependencies again.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin headgate && cp target/release/headgate /usr/local/bin/
 
 FROM debian:12-slim
 RUN apt-get update \
@@ -19,7 +18,7 @@ RUN apt-get update \
     && groupadd --system --gid 10001 headgate \
     && useradd --system --uid 10001 --gid headgate --no-create-home --home-dir /var/lib/headgate headgate \
     && install --directory --owner=headgate --group=headgate --mode=0700 /var/lib/headgate
-COPY --from=build /src/target/release/headgate /usr/local/bin/headgate
+COPY --from=build /usr/local/bin/headgate /usr/local/bin/headgate
 ENV HEADGATE_LISTEN=0.0.0.0:8080 \
     HEADGATE_DATA_DIR=/var/lib/headgate
 USER headgate

@@ -251,7 +251,7 @@ fn token_settings(from: &mut Layers, warnings: &mut Vec<String>) -> Result<(Opti
     use Algorithm::{ES256, EdDSA, HS256, RS256};
 
     let secret = from.secret("jwt_secret")?;
-    let jwks_url = from.parse_optional("jwks_url", |text| base_url(text, &["http", "https"]))?;
+    let jwks_url = from.parse_optional("jwks_url", |text| plain_url(text, &["http", "https"]))?;
     if let (Some(secret), Some(_)) = (&secret, &jwks_url) {
         return Err(Error(format!(
             "{} and HEADGATE_JWKS_URL exclude each other: tokens are checked with one or the other",
@@ -298,15 +298,21 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     v4.or(found.first()).copied().ok_or_else(|| "names a host without an address".to_owned())
 }
 
-/// A URL that others are built on: no credentials, no query, no fragment.
+/// A URL that others are built on: no query.
 fn base_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let url = plain_url(text, schemes)?;
+    if url.query().is_some() { Err("must not have a query".into()) } else { Ok(url) }
+}
+
+/// A URL without credentials, which would be shown wherever it is.
+fn plain_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     one_of(url.scheme(), schemes)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not carry credentials".into());
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a query or a fragment".into());
+    if url.fragment().is_some() {
+        return Err("must not have a fragment".into());
     }
     if url.scheme() != "file" && url.host_str().unwrap_or_default().is_empty() {
         return Err("names no host or bucket".into());

@@ -26,11 +26,10 @@ fn print(settings: &Settings) -> io::Result<()> {
     let names = shown.iter().map(|setting| setting.name.len()).max().unwrap_or_default();
     let mut out = io::stdout().lock();
     for setting in shown {
-        let value = if setting.value.is_empty() { "[empty]" } else { &setting.value };
         if setting.origin.is_empty() {
-            writeln!(out, "{:names$}  {value}", setting.name)?;
+            writeln!(out, "{:names$}  {}", setting.name, setting.value)?;
         } else {
-            writeln!(out, "{:names$}  {value}  ({})", setting.name, setting.origin)?;
+            writeln!(out, "{:names$}  {}  ({})", setting.name, setting.value, setting.origin)?;
         }
     }
     for warning in &settings.warnings {

@@ -201,7 +201,10 @@ impl Layers {
             None => (default, "default"),
         };
         let value = parse(text).map_err(|reason| Error(format!("{} ({origin}) {reason}", variable(key))));
-        self.effective.push(Effective { name: variable(key), value: text.into(), origin: origin.into() });
+        self.effective.push(match text {
+            "" => not_set(variable(key)),
+            text => Effective { name: variable(key), value: text.into(), origin: origin.into() },
+        });
         value
     }
 
@@ -214,7 +217,7 @@ impl Layers {
         if self.given.contains_key(key) {
             return self.parse(key, "", parse).map(Some);
         }
-        self.effective.push(Effective { name: variable(key), value: "[not set]".into(), origin: String::new() });
+        self.effective.push(not_set(variable(key)));
         Ok(None)
     }
 
@@ -244,7 +247,7 @@ impl Layers {
             }
             (Some((text, origin)), None) => {
                 self.effective.push(shown(&plain, "[hidden]", origin));
-                self.effective.push(shown(&path, "[not set]", ""));
+                self.effective.push(not_set(path));
                 Ok(Some(Given { secret: text.clone().into(), name: plain, origin: origin.clone() }))
             }
             (None, Some((file, origin))) => {
@@ -254,13 +257,13 @@ impl Layers {
                 if text.is_empty() {
                     return Err(Error(format!("{path} ({origin}) names an empty file: {file}")));
                 }
-                self.effective.push(shown(&plain, "[not set]", ""));
+                self.effective.push(not_set(plain));
                 self.effective.push(shown(&path, file, origin));
                 Ok(Some(Given { secret: text.into(), name: path, origin: origin.clone() }))
             }
             (None, None) => {
-                self.effective.push(shown(&plain, "[not set]", ""));
-                self.effective.push(shown(&path, "[not set]", ""));
+                self.effective.push(not_set(plain));
+                self.effective.push(not_set(path));
                 Ok(None)
             }
         }
@@ -278,6 +281,10 @@ impl Layers {
     pub(super) fn into_effective(self) -> Vec<Effective> {
         self.effective
     }
+}
+
+fn not_set(name: String) -> Effective {
+    Effective { name, value: "[not set]".into(), origin: String::new() }
 }
 
 /// The flags as one more layer.

@@ -150,7 +150,7 @@ fn impossible_values_and_pairs_are_refused_by_name() {
     let url = ("HEADGATE_DATABASE_URL", "postgres://u:pw@db/x");
     let key = ("HEADGATE_MASTER_KEY", KEY);
     let secret = ("HEADGATE_JWT_SECRET", "s");
-    let jwks = ("HEADGATE_JWKS_URL", "https://id.example/keys");
+    let jwks = ("HEADGATE_JWKS_URL", "https://id.example/keys?p=b2c");
     let cases: &[(&[(&str, &str)], &str)] = &[
         (
             &[key, ("HEADGATE_MASTER_KEY_FILE", "/k")],
@@ -170,6 +170,7 @@ fn impossible_values_and_pairs_are_refused_by_name() {
         (&[("HEADGATE_LISTEN", "8080")], "HEADGATE_LISTEN (from the environment) must be an address and a port"),
         (&[("HEADGATE_PUBLIC_URL", "ftp://x")], "must start with http:// or https://"),
         (&[("HEADGATE_STORAGE_URL", "s3://id:key@bucket")], "must not carry credentials"),
+        (&[("HEADGATE_PUBLIC_URL", "https://x/?y")], "must not have a query"),
         (&[jwks, ("HEADGATE_JWT_ALGORITHMS", "RS256,HS256")], "`HS256` does not go with HEADGATE_JWKS_URL"),
         (&[secret, ("HEADGATE_JWT_ALGORITHMS", "RS256")], "`RS256` does not go with a secret"),
         (&[secret, ("HEADGATE_JWT_ALGORITHMS", "none")], "`none` does not go"),

@@ -124,7 +124,8 @@ impl Drop for Embedded {
 }
 
 /// The folder of the Postgres that an embedded one in `data_dir` would run, fetched into `data_dir` if there is none
-/// on this machine. For whoever starts many, such as tests: each then gets it as its `pg_bin`.
+/// on this machine. For whoever starts many, such as tests: each then gets it as its `pg_bin`. Blocks while another
+/// process looks for one there, or runs one.
 ///
 /// # Errors
 /// See [`Error`].

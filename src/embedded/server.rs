@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -150,5 +150,5 @@ fn open_log(path: &Path) -> Result<File, Error> {
     if fs::metadata(path).is_ok_and(|meta| meta.len() > MAX_LOG_BYTES) {
         fs::rename(path, path.with_added_extension("1")).map_err(Error::file(path))?;
     }
-    File::options().create(true).append(true).open(path).map_err(Error::file(path))
+    File::options().create(true).append(true).mode(0o600).open(path).map_err(Error::file(path))
 }

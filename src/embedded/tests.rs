@@ -104,6 +104,18 @@ fn a_server_that_dies_is_started_again() {
     assert_eq!(query(&embedded, "select 3"), 3);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_server_ends_when_its_gateway_is_killed() {
+    let dir = scratch();
+    let mut holder = hold(dir.path());
+    let pid_file = Place::prepare(dir.path()).unwrap().base.join("postgres/postmaster.pid");
+    assert!(pid_file.exists());
+    holder.kill().unwrap(); // SIGKILL
+    holder.wait().unwrap();
+    wait_until(|| !pid_file.exists()); // which an orderly shutdown removes last
+}
+
 #[test]
 fn after_kill_9_of_the_holder_the_next_start_takes_over() {
     let dir = scratch();
