@@ -164,7 +164,8 @@ fn fit(cell: &str) -> String {
         }
         out.push(c);
     }
-    out + &" ".repeat(COLUMN_WIDTH.saturating_sub(out.width()))
+    let padding = COLUMN_WIDTH.saturating_sub(out.width());
+    out + &" ".repeat(padding)
 }
 
 async fn stay(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::Result<()> {

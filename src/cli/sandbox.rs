@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, run_on_all_cores};
 use crate::vendors::{
     registry::VENDORS,
-    sandbox::{self, Fault, SandboxConfig},
+    sandbox::{self, Fault, SandboxConfig, faults},
 };
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 /// Serves until a signal.
 async fn serve(args: Arguments) -> anyhow::Result<()> {
     if args.list_faults {
-        println!("{}", sandbox::list_faults());
+        println!("{}", faults::help());
         return Ok(());
     }
     let config = SandboxConfig {
