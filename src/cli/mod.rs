@@ -1,4 +1,4 @@
-//! Commands: arguments in, exit code out. One file for each, and one line in [`Command`] and in [`Command::run`].
+//! Commands: arguments in, exit code out. One file for each, and one line in `Command` and in `Command::run`.
 //!
 //! Exit codes: 0 for success, 1 when the work failed, 2 when arguments or settings are wrong.
 

@@ -21,7 +21,7 @@ pub struct Flags {
     /// Address of the API [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
-    /// What callers and vendors reach [default: http://<listen>]
+    /// What callers and vendors reach [default: http:// and --listen]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Embedded database, generated keys, local files [default: $XDG_DATA_HOME/headgate; for root /var/lib/headgate]
@@ -39,7 +39,7 @@ pub struct Flags {
     /// Folder with postgres and initdb, for the private Postgres [default: found on this machine, or fetched once]
     #[arg(long, value_name = "PATH")]
     pub pg_bin: Option<String>,
-    /// Where results are kept: file:, s3:, gs: or az: [default: file://<data dir>/files]
+    /// Where results are kept: file:, s3:, gs: or az: [default: files in --data-dir]
     #[arg(long, value_name = "URL")]
     pub storage_url: Option<String>,
     /// 32 bytes in base64; several, comma-separated, the first seals; prefer the variable or the file

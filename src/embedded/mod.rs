@@ -3,9 +3,9 @@
 //!
 //! The process that holds `postgres.lock` runs the server; others on the same data directory connect to its socket,
 //! and one of them takes over when the holder ends, however it ends. Start at [`Embedded::start`]; where things lie
-//! is in [`place`], the server's files in [`cluster`], the process in [`server`], its binaries in [`binaries`].
+//! is in `place`, the server's files in `cluster`, the process in `server`, its binaries in `binaries`.
 
-pub mod binaries;
+mod binaries;
 mod cluster;
 mod fetch;
 mod place;
