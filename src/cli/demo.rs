@@ -93,7 +93,7 @@ async fn tell(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::
     let crm = Caller::new("TOKEN", crm, gateway);
     let mut results = Vec::new();
     for spec in VENDORS {
-        let connection = (spec.sandbox_connection)(&sandbox.vendor_url(spec.name));
+        let connection = (spec.sandbox_connection)(sandbox.base_url());
         say(&format!("\n── {} ──", spec.display_name));
         say("The platform team adds the account; its credentials are sealed and never shown again:");
         let path = format!("/v1/connections/{}", connection.name);

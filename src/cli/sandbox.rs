@@ -48,7 +48,7 @@ async fn serve(args: Arguments) -> anyhow::Result<()> {
     let sandbox = sandbox::start(config, args.listen).await?;
     println!("The sandbox listens on {}", sandbox.base_url());
     for spec in VENDORS {
-        let connection = (spec.sandbox_connection)(&sandbox.vendor_url(spec.name));
+        let connection = (spec.sandbox_connection)(sandbox.base_url());
         println!("\nPUT /v1/connections/{}\n{:#}", connection.name, connection.body);
         println!("audience: {}", connection.audience);
     }

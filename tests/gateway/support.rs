@@ -10,7 +10,7 @@ use std::{
 };
 
 use headgate::{
-    cli::token,
+    cli::token::{self, Grant},
     config::{Flags, Settings},
     embedded::Embedded,
     startup::{self, Roles, Running},
@@ -40,7 +40,7 @@ fn postgres() -> &'static Embedded {
 
 /// An empty database of its own.
 async fn new_database() -> String {
-    let admin = tokio::task::spawn_blocking(|| postgres().url()).await.unwrap();
+    let admin = tokio::task::spawn_blocking(|| postgres().url().to_owned()).await.unwrap();
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());
     let mut connection = PgConnection::connect(&admin).await.unwrap();
     sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.unwrap();
@@ -147,8 +147,9 @@ impl TestGateway {
     }
 
     pub fn token_for(&self, subject: &str, tenant: &str, scope: &str, connections: &[&str]) -> String {
-        let connections: Vec<String> = connections.iter().map(ToString::to_string).collect();
-        token::mint(&self.settings, subject, tenant, scope, &connections, Duration::from_secs(600)).unwrap()
+        let grant = Grant { sub: subject, tenant, scope, connections: connections.to_vec() };
+        let now = chrono::Utc::now().timestamp();
+        token::mint(&self.settings, &grant, now, Duration::from_secs(600)).unwrap()
     }
 
     /// A request without a token.
@@ -179,7 +180,7 @@ impl TestGateway {
     /// The sandbox's account at a vendor.
     pub fn account(&self, vendor: &str) -> DemoConnection {
         let spec = registry::vendor(vendor).unwrap();
-        (spec.sandbox_connection)(&self.sandbox.vendor_url(vendor))
+        (spec.sandbox_connection)(self.sandbox.base_url())
     }
 
     /// Adds the sandbox's account at a vendor as a connection.

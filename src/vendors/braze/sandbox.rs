@@ -25,6 +25,7 @@ pub use self::users::{Asked, FIELDS};
 use crate::vendors::sandbox::{
     Audience, DEMO_FIELDS, DemoConnection, FaultSpec, Running, World,
     files::{SpooledFile, Transfer, hang_up},
+    people::Person,
     vendor_base,
 };
 
@@ -96,6 +97,7 @@ pub fn demo_connection(base: &Url) -> DemoConnection {
         }),
         audience: json!({"kind": "segment", "id": segment_id(1)}),
         fields: DEMO_FIELDS,
+        truth: Person::braze_user_v1,
         faults: FAULTS,
     }
 }

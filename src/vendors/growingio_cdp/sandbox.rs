@@ -106,6 +106,10 @@ pub fn demo_connection(base: &Url) -> DemoConnection {
         }),
         audience: json!({"kind": "tag", "id": tag_key(1)}),
         fields: DEMO_FIELDS,
+        truth: |person| {
+            let mapping = MAPPING.iter().map(|(column, property)| ((*column).into(), (*property).into())).collect();
+            person.cdp_user_v1(&mapping, &[])
+        },
         faults: FAULTS,
     }
 }

@@ -83,6 +83,9 @@ pub struct DemoConnection {
     pub audience: Value,
     /// `parameters.fields` of an export; the same for every vendor, so that the results have the same columns.
     pub fields: &'static [&'static str],
+    /// The row of `user.v1` that a person of that audience must become, every column of it.
+    #[serde(skip)]
+    pub truth: fn(&people::Person) -> Value,
     /// The faults this simulator can show.
     #[serde(skip)]
     pub faults: &'static [FaultSpec],
