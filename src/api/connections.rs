@@ -128,7 +128,7 @@ pub async fn get_connection(
     gateway: web::Data<Gateway>,
     name: web::Path<String>,
 ) -> Answer {
-    let connection = operation::get_connection(&gateway, &caller, existing(&name)?).await?;
+    let connection = operation::get_connection(&gateway, &caller, possible(&name)?).await?;
     Ok(HttpResponse::Ok().json(view(connection, caller.is_admin())))
 }
 
@@ -145,7 +145,7 @@ pub async fn get_connection(
             ("Location" = String, description = "Where the connection is."),
         )),
         (status = 200, description = "Changed.", body = ConnectionView),
-        BadBody, Denied, InUse,
+        BadBody, Absent, Denied, InUse,
     ),
 )]
 #[put("/v1/connections/{name}")]
@@ -156,10 +156,11 @@ pub async fn put_connection(
     payload: web::Payload,
     name: web::Path<String>,
 ) -> Answer {
+    let name = possible(&name)?;
     let PutConnection { vendor, display_name, settings, credentials, mapping } =
         body::fields(body::read_json(&request, payload).await?)?;
     let put = operation::PutConnection { vendor, display_name, settings, credentials, mapping };
-    let (connection, created) = operation::put_connection(&gateway, &name, put).await?;
+    let (connection, created) = operation::put_connection(&gateway, name, put).await?;
     let mut answer = HttpResponse::Ok();
     if created {
         answer = HttpResponse::Created();
@@ -183,7 +184,7 @@ pub async fn delete_connection(
     gateway: web::Data<Gateway>,
     name: web::Path<String>,
 ) -> Answer {
-    operation::delete_connection(&gateway, existing(&name)?).await?;
+    operation::delete_connection(&gateway, possible(&name)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -208,7 +209,7 @@ pub async fn rotate_credentials(
     payload: web::Payload,
     name: web::Path<String>,
 ) -> Answer {
-    let name = existing(&name)?;
+    let name = possible(&name)?;
     let PutCredentials { credentials } = body::fields(body::read_json(&request, payload).await?)?;
     let connection = operation::rotate_credentials(&gateway, name, credentials).await?;
     Ok(HttpResponse::Ok().json(view(connection, true)))
@@ -232,12 +233,12 @@ pub async fn check_connection(
     gateway: web::Data<Gateway>,
     name: web::Path<String>,
 ) -> Answer {
-    let connection = operation::check_connection(&gateway, existing(&name)?).await?;
+    let connection = operation::check_connection(&gateway, possible(&name)?).await?;
     Ok(HttpResponse::Ok().json(view(connection, true)))
 }
 
-/// A name that a connection could have: others exist nowhere, and some could not even be asked for.
-fn existing(name: &str) -> Result<&str, ApiError> {
+/// A name that a connection could have; nothing can be at the others, and the database could not even be asked.
+fn possible(name: &str) -> Result<&str, ApiError> {
     if name.len() > 255 || name.chars().any(char::is_control) {
         return Err(ApiError::not_found("connection"));
     }

@@ -137,7 +137,11 @@ impl Live {
             let (mut live, mut watch, mut last_sent) = following?;
             loop {
                 match live.news().await {
-                    Err(error) => return Some((Err(error), None)),
+                    Err(error) => {
+                        let cause: &dyn std::error::Error = &error;
+                        tracing::error!(export.id = %live.id, error = cause, "a live stream broke off");
+                        return Some((Err(error), None));
+                    }
                     Ok((text, true)) => return (!text.is_empty()).then(|| (Ok(text.into()), None)),
                     Ok((text, false)) if !text.is_empty() => {
                         return Some((Ok(text.into()), Some((live, watch, Instant::now()))));

@@ -102,7 +102,7 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
         ("put_connection", "200" | "201") | ("rotate_credentials" | "check_connection", "200") => {
             serde_json::to_value(connection_view(connection(), true))
         }
-        ("healthz" | "readyz", "200") => serde_json::to_value(health::Health { status: "ok" }),
+        ("healthz" | "readyz", "200") => serde_json::to_value(health::Liveness { status: "ok" }),
         _ => return None,
     };
     example.ok()

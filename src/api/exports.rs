@@ -98,7 +98,7 @@ pub struct WindowView {
     responses(
         (status = 202, description = "Accepted, or accepted before under the same key.", body = ExportView, headers(
             ("Location" = String, description = "Where the export is."),
-            ("Retry-After" = u64, description = "Seconds after which to look."),
+            ("Retry-After" = Option<u64>, description = "Seconds after which to look, unless it has finished."),
             ("Idempotency-Replayed" = Option<String>, description = "`true` when an earlier request with this key made it."),
         )),
         (status = 200, description = "With `validate_only=true`: what would be done.", body = PlanView),
@@ -312,9 +312,11 @@ pub fn export_id(text: &str) -> Result<ExportId, ApiError> {
 
 fn accepted(export: &ExportRecord) -> actix_web::HttpResponseBuilder {
     let mut answer = HttpResponse::Accepted();
-    answer
-        .insert_header((LOCATION, format!("/v1/exports/{}", export.export_id)))
-        .insert_header((RETRY_AFTER, FIRST_LOOK_SECS));
+    answer.insert_header((LOCATION, format!("/v1/exports/{}", export.export_id)));
+    // Replayed under its idempotency key, it may have finished long ago.
+    if !export.state.is_final() {
+        answer.insert_header((RETRY_AFTER, FIRST_LOOK_SECS));
+    }
     answer
 }
 

@@ -6,11 +6,15 @@ use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
     body::SizedStream,
     get, head,
-    http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderName, HeaderValue},
+    http::header::{
+        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    },
     web,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
+use utoipa::ToSchema;
 
 use super::{
     caller::{Authorized, ExportsDownload, ExportsRead},
@@ -30,6 +34,12 @@ use crate::{
 };
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// The bytes of a file, in the media type that the manifest tells.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "stands for the stream in the document")]
+pub struct FileBytes(Vec<u8>);
 
 /// List an export's files
 ///
@@ -66,14 +76,14 @@ pub async fn list_files(
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before: answers 304 for the same file."),
     ),
     responses(
-        (status = 200, description = "The whole file.", body = Vec<u8>, content_type = "application/octet-stream", headers(
+        (status = 200, description = "The whole file.", body = FileBytes, content_type = "*/*", headers(
             ("Content-Length" = u64, description = "Bytes in this answer."),
             ("ETag" = String, description = "Strong: the SHA-256 of the file."),
             ("Accept-Ranges" = String, description = "`bytes`"),
             ("Repr-Digest" = String, description = "SHA-256 of the whole file, as in RFC 9530."),
             ("Content-Disposition" = String, description = "The file's name."),
         )),
-        (status = 206, description = "The range asked for.", body = Vec<u8>, content_type = "application/octet-stream", headers(
+        (status = 206, description = "The range asked for.", body = FileBytes, content_type = "*/*", headers(
             ("Content-Length" = u64, description = "Bytes in this answer."),
             ("Content-Range" = String, description = "Which bytes these are, of how many."),
             ("ETag" = String, description = "Strong: the SHA-256 of the file."),
@@ -93,27 +103,11 @@ pub async fn download_file(
     path: web::Path<(String, String)>,
 ) -> Answer {
     let file = find(&gateway, &caller, &path).await?;
-    let etag = etag(&file);
-    if is_current(request.headers(), &etag) {
+    if is_current(request.headers(), &etag(&file)) {
         return Ok(describe(HttpResponse::NotModified(), &file).finish());
     }
-    let length = length(&file);
-    match part(request.headers(), &etag, length) {
-        Part::Whole => stream(&gateway, HttpResponse::Ok(), &file, None).await,
-        Part::Bytes(range) => {
-            let mut answer = HttpResponse::PartialContent();
-            answer.insert_header((CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end - 1)));
-            stream(&gateway, answer, &file, Some(range)).await
-        }
-        Part::OutOfRange => {
-            let problem = Problem::new(Code::RangeNotSatisfiable, format!("the file has {length} bytes"));
-            let error = ApiError::from(problem);
-            Err(match HeaderValue::from_str(&format!("bytes */{length}")) {
-                Ok(value) => error.with_header(CONTENT_RANGE, value),
-                Err(_) => error,
-            })
-        }
-    }
+    let (answer, range) = begin(&file, request.headers())?;
+    stream(&gateway, answer, &file, range).await
 }
 
 /// Describe a file
@@ -165,16 +159,43 @@ async fn find(
     Ok(operation::get_file(gateway, caller, export, file).await?)
 }
 
+/// Status and headers of a download, and the range to send; `None` is the whole file.
+fn begin(file: &FileRecord, headers: &HeaderMap) -> Result<(HttpResponseBuilder, Option<Range<u64>>), ApiError> {
+    let length = length(file);
+    match part(headers, &etag(file), length) {
+        Part::Whole => Ok((describe(HttpResponse::Ok(), file), None)),
+        Part::Bytes(range) => {
+            let mut answer = describe(HttpResponse::PartialContent(), file);
+            answer.insert_header((CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end - 1)));
+            Ok((answer, Some(range)))
+        }
+        Part::OutOfRange => {
+            let problem = Problem::new(Code::RangeNotSatisfiable, format!("the file has {length} bytes"));
+            let error = ApiError::from(problem);
+            Err(match HeaderValue::from_str(&format!("bytes */{length}")) {
+                Ok(value) => error.with_header(CONTENT_RANGE, value),
+                Err(_) => error,
+            })
+        }
+    }
+}
+
 async fn stream(
     gateway: &Gateway,
-    answer: HttpResponseBuilder,
+    mut answer: HttpResponseBuilder,
     file: &FileRecord,
     range: Option<Range<u64>>,
 ) -> Answer {
     let size = range.as_ref().map_or_else(|| length(file), |range| range.end - range.start);
     let bytes = gateway.storage.read(&file.object_key, range).await.map_err(Error::from)?;
+    // The answer has long begun when this happens, so the log is the only place to tell it.
+    let span = tracing::Span::current();
+    let bytes = bytes.inspect_err(move |error| {
+        let error: &dyn std::error::Error = error;
+        span.in_scope(|| tracing::error!(error, "a download broke off"));
+    });
     // An error midway, or an object that is too short, breaks the connection: the length was promised.
-    Ok(describe(answer, file).body(SizedStream::new(size, bytes)))
+    Ok(answer.body(SizedStream::new(size, bytes)))
 }
 
 /// The headers every answer about the file has.
@@ -215,6 +236,22 @@ mod tests {
         assert_eq!(header(REPR_DIGEST), "sha-256=:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=:");
         assert_eq!(header(CACHE_CONTROL), "private, no-store");
         assert_eq!(header(CONTENT_DISPOSITION), "attachment; filename=\"part-00001.ndjson\"");
+    }
+
+    #[test]
+    fn a_range_is_answered_with_its_place_and_an_impossible_one_with_the_size() {
+        use actix_web::{ResponseError, http::header::RANGE};
+        let file = examples::finished_export().files.remove(0);
+        let ask = |range| begin(&file, &[(RANGE, HeaderValue::from_static(range))].into_iter().collect());
+        let (mut answer, range) = ask("bytes=1-").unwrap();
+        let answer = answer.finish();
+        assert_eq!((answer.status().as_u16(), range), (206, Some(1..4)));
+        assert_eq!(answer.headers().get(CONTENT_RANGE).unwrap(), "bytes 1-3/4");
+        let (mut answer, range) = ask("bytes=0-1,3-3").unwrap();
+        assert_eq!((answer.finish().status().as_u16(), range), (200, None));
+        let refused = ask("bytes=4-").err().unwrap().error_response();
+        assert_eq!(refused.status(), 416);
+        assert_eq!(refused.headers().get(CONTENT_RANGE).unwrap(), "bytes */4");
     }
 
     #[test]

@@ -15,7 +15,7 @@ const RETRY_SECS: u64 = 5;
 
 /// The process is up.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Health {
+pub struct Liveness {
     #[schema(example = "ok")]
     pub status: &'static str,
 }
@@ -26,11 +26,11 @@ pub struct Health {
 #[utoipa::path(
     tag = "service",
     security(()),
-    responses((status = 200, description = "The process answers.", body = Health)),
+    responses((status = 200, description = "The process answers.", body = Liveness)),
 )]
 #[get("/healthz")]
 pub async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().json(Health { status: "ok" })
+    HttpResponse::Ok().json(Liveness { status: "ok" })
 }
 
 /// Is it ready?
@@ -39,12 +39,12 @@ pub async fn healthz() -> HttpResponse {
 #[utoipa::path(
     tag = "service",
     security(()),
-    responses((status = 200, description = "It can serve.", body = Health), NotReady),
+    responses((status = 200, description = "It can serve.", body = Liveness), NotReady),
 )]
 #[get("/readyz")]
 pub async fn readyz(gateway: web::Data<Gateway>) -> Answer {
     match operation::readiness(&gateway).await {
-        Ok(()) => Ok(HttpResponse::Ok().json(Health { status: "ok" })),
+        Ok(()) => Ok(HttpResponse::Ok().json(Liveness { status: "ok" })),
         Err(missing) => {
             tracing::warn!(error = &missing as &dyn std::error::Error, "not ready");
             let problem = Problem::new(Code::ServiceUnavailable, missing.to_string());

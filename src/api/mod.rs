@@ -1,5 +1,5 @@
 //! The HTTP edge: extract, authorise, call one operation, shape the view. Knows no vendor, no table and no rule of an
-//! export. [`routes`] below is the whole API in reading order; the OpenAPI document is made from the same list, so
+//! export. `routes` below is the whole API in reading order; the OpenAPI document is made from the same list, so
 //! what is served and what is published cannot differ.
 
 pub mod auth;

@@ -55,15 +55,16 @@ pages! {
 
 /// The page as a small HTML document.
 pub fn html(code: Code) -> String {
-    let mut body = String::new();
-    for block in markdown(code).split("\n\n").map(str::trim).filter(|block| !block.is_empty()) {
+    let blocks = markdown(code).split("\n\n").map(str::trim).filter(|block| !block.is_empty());
+    let element = |block: &str| {
         let (tag, text) = match block.split_once(' ') {
             Some(("#", text)) => ("h1", text),
             Some(("##", text)) => ("h2", text),
             _ => ("p", block),
         };
-        body += &format!("<{tag}>{}</{tag}>\n", inline(text));
-    }
+        format!("<{tag}>{}</{tag}>\n", inline(text))
+    };
+    let body = blocks.map(element).collect::<Vec<_>>().concat();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
          <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}\
@@ -75,12 +76,11 @@ pub fn html(code: Code) -> String {
 /// Escapes text and turns `` `code` `` into an element.
 fn inline(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let mut parts = text.split('`');
-    let mut html = parts.next().unwrap_or_default().to_owned();
-    while let Some(code) = parts.next() {
-        html += &format!("<code>{code}</code>{}", parts.next().unwrap_or_default());
-    }
-    html
+    let parts = text.split('`').enumerate();
+    let element = |(index, part): (usize, &str)| {
+        if index % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() }
+    };
+    parts.map(element).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

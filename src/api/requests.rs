@@ -62,6 +62,7 @@ pub async fn observe(
             return Err(without_answer(error, &id).into());
         }
         Err(_) => {
+            span.record("http.status", 500);
             tracing::error!("a handler panicked");
             let problem =
                 Problem::new(Code::Internal, "something went wrong here; the log has it under this request's id");

@@ -98,7 +98,7 @@ pub struct VendorList {
 #[get("/v1/vendors")]
 pub async fn list_vendors(_caller: Authorized<AnyScope>) -> HttpResponse {
     HttpResponse::Ok().json(VendorList {
-        data: operation::list_vendors().iter().map(|vendor| view(vendor.name)).flatten().collect(),
+        data: operation::list_vendors().iter().filter_map(|vendor| view(vendor.name)).collect(),
         next_page_token: String::new(),
     })
 }

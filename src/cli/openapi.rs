@@ -9,8 +9,10 @@ use serde_json::Value;
 use crate::api::openapi;
 
 /// Where the documents are committed, relative to the root of the source tree.
-const FILES: [(&str, fn() -> Value); 2] =
+const FILES: [(&str, Make); 2] =
     [("openapi/headgate.json", openapi::document), ("openapi/headgate-3.0.json", openapi::document_30)];
+
+type Make = fn() -> Value;
 
 /// Print the OpenAPI document of the API.
 #[derive(Debug, clap::Args)]

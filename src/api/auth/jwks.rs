@@ -36,9 +36,9 @@ struct Timing {
 }
 
 const TIMING: Timing = Timing {
-    renew_after: Duration::from_secs(600),
-    stale_after: Duration::from_secs(1200),
-    pause: Duration::from_secs(60),
+    renew_after: Duration::from_mins(10),
+    stale_after: Duration::from_mins(20),
+    pause: Duration::from_mins(1),
     first_pause: Duration::from_secs(2),
 };
 
@@ -247,7 +247,7 @@ mod tests {
         fetches: AtomicUsize,
     }
 
-    async fn provider() -> (web::Data<Provider>, Url) {
+    fn provider() -> (web::Data<Provider>, Url) {
         let provider = web::Data::new(Provider { keys: StdMutex::default(), fetches: AtomicUsize::new(0) });
         let data = provider.clone();
         let server = HttpServer::new(move || {
@@ -299,7 +299,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_new_key_is_found_without_a_restart_and_unknown_ids_cause_one_fetch_a_minute() {
-        let (provider, url) = provider().await;
+        let (provider, url) = provider();
         let (old, new) = (Signer::new("old"), Signer::new("new"));
         let authenticator = authenticator(url, TIMING);
         *provider.keys.lock().unwrap() = Some(json!({"keys": [old.1, {"kty": "alien"}]}));
@@ -318,7 +318,7 @@ mod tests {
 
     #[actix_web::test]
     async fn keys_that_worked_stay_in_use_while_the_provider_is_down() {
-        let (provider, url) = provider().await;
+        let (provider, url) = provider();
         let signer = Signer::new("a");
         let always_stale = Timing {
             renew_after: Duration::ZERO,
@@ -338,7 +338,7 @@ mod tests {
 
     #[actix_web::test]
     async fn many_tokens_at_once_cause_one_fetch() {
-        let (provider, url) = provider().await;
+        let (provider, url) = provider();
         let signer = Signer::new("a");
         *provider.keys.lock().unwrap() = Some(json!({"keys": [signer.1]}));
         let authenticator = authenticator(url, TIMING);
