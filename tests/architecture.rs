@@ -10,8 +10,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("exports", &["ids"]),
     ("egress", &[]),
     ("vault", &[]),
-    ("config", &["exports", "vault", "data_dir", "telemetry"]),
-    ("telemetry", &[]),
+    ("config", &["exports", "vault", "data_dir"]),
+    ("telemetry", &["config"]),
     ("embedded", &["data_dir"]),
     ("results", &["ids", "exports"]),
     ("vendors", &["ids", "exports", "egress"]),
@@ -81,7 +81,8 @@ fn rooms_use_only_the_rooms_below_them() {
 fn a_vendors_name_stays_in_its_folder() {
     let mut wrong = Vec::new();
     visit(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut |path, room, text| {
-        if matches!(room, "vendors" | "lib") || path.ends_with("exports/request.rs") {
+        // The examples of the API's document show values, as a reader would meet them.
+        if room == "vendors" || path.ends_with("api/examples.rs") {
             return;
         }
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();

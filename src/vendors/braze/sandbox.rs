@@ -97,9 +97,19 @@ pub fn demo_connection(base: &Url) -> DemoConnection {
         }),
         audience: json!({"kind": "segment", "id": segment_id(1)}),
         fields: DEMO_FIELDS,
-        truth: Person::braze_user_v1,
+        truth: without_fields,
         faults: FAULTS,
     }
+}
+
+/// The row that an export without `fields` means: the 33 names of the documented list, where an absent member and null
+/// are the same. `created_from` is in newer tables only and comes when it is named.
+fn without_fields(person: &Person) -> Value {
+    let mut row = person.braze_user_v1();
+    if let Some(activity) = row["activity"].as_object_mut() {
+        activity.retain(|name, value| name != "created_from" && !value.is_null());
+    }
+    row
 }
 
 /// What the simulator keeps between calls.
