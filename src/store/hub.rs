@@ -82,6 +82,11 @@ impl Hub {
         Watch { id: id.0, receiver, hub: self.clone() }
     }
 
+    /// Says that an export of this process has a new due time, so that the worker loop looks when that is.
+    pub fn stir(&self) {
+        self.0.due.notify_one();
+    }
+
     /// Waits until some export may be due, at most `limit`. For the one worker loop of a process.
     pub async fn due(&self, limit: Duration) {
         // Time running out is as good an end as a hint.

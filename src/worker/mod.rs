@@ -99,6 +99,8 @@ impl Worker {
                             async move {
                                 step::drive(&worker, export, stop).await;
                                 drop(permit);
+                                // Nobody is notified of a due time that lies ahead.
+                                worker.gateway.hub.stir();
                             }
                             .instrument(span),
                         );

@@ -254,7 +254,7 @@ impl TestGateway {
     pub async fn sandbox_state(&self, vendor: &str) -> Value {
         let url = self.sandbox.base_url().join("/__sandbox/state").unwrap();
         let state: Value = self.http.get(url).send().await.unwrap().json().await.unwrap();
-        state[vendor].clone()
+        state["vendors"][vendor].clone()
     }
 
     /// Ends the gateway's process part; the database and the files stay.
