@@ -1,7 +1,9 @@
 //! Braze's wire for segment exports, simulated: `POST /users/export/segment`, the file link, cancelling, and the list
 //! of segments, as `_docs/_api/endpoints/export/` documents them. Start at [`routes`].
 
+mod activity;
 mod archive;
+mod order;
 mod users;
 
 use std::{
@@ -20,8 +22,11 @@ use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use self::archive::{Contents, Damage};
 pub use self::users::{Asked, FIELDS};
+use self::{
+    archive::{Contents, Damage},
+    order::Order,
+};
 use crate::vendors::sandbox::{
     Audience, DEMO_FIELDS, DemoConnection, FaultSpec, Running, World,
     files::{SpooledFile, Transfer, hang_up},
@@ -36,7 +41,6 @@ pub const API_KEY: &str = "sandbox-braze-key";
 pub const API_KEY_WITHOUT_EXPORT: &str = "sandbox-braze-key-without-export";
 
 const SEGMENTS_PER_PAGE: usize = 100;
-const MAX_CUSTOM_ATTRIBUTES: usize = 500;
 
 /// The faults this simulator can show.
 pub const FAULTS: &[FaultSpec] = &[
@@ -162,7 +166,7 @@ impl Budget {
         let limit = world.config.requests_per_hour;
         let workspace = world.shelf::<Workspace>();
         let mut inner = workspace.lock();
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let (began, used) = inner.hour.filter(|(began, _)| began.elapsed() < hour).unwrap_or((Instant::now(), 0));
         let allowed = used < limit;
         let used = if allowed { used + 1 } else { used };
@@ -185,11 +189,11 @@ impl Budget {
 }
 
 /// What every call of the API goes through: address, key, budget.
-fn admit(world: &World, request: &HttpRequest, exports: bool) -> Result<Budget, HttpResponse> {
+fn admit(world: &World, request: &HttpRequest, exports: bool) -> Result<Budget, Box<HttpResponse>> {
     let (budget, allowed) = Budget::spend(world);
     let refuse = |status, reason, message: &str| {
         world.refuse(NAME, reason);
-        Err(budget.answer(status, &json!({"message": message})))
+        Err(Box::new(budget.answer(status, &json!({"message": message}))))
     };
     if request.query_string().contains("api_key") {
         world.violation(NAME, "the key was sent in the address");
@@ -214,7 +218,7 @@ async fn submit(world: web::Data<World>, request: HttpRequest, body: web::Bytes)
     }
     let budget = match admit(&world, &request, true) {
         Ok(budget) => budget,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let refuse = |status, reason, message: &str, budget: Budget| {
         world.refuse(NAME, reason);
@@ -273,75 +277,6 @@ fn edge_fault(world: &World) -> Option<HttpResponse> {
 }
 
 const HTML: &str = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>";
-
-/// A request for an export, checked.
-struct Order {
-    audience: Audience,
-    asked: Asked,
-    callback: Option<Url>,
-}
-
-impl Order {
-    fn parse(world: &World, request: &HttpRequest, body: &[u8]) -> Result<Self, String> {
-        let forbidden = |text: &str| {
-            world.violation(NAME, text);
-            text.to_owned()
-        };
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if content_type.is_none_or(|value| value.split(';').next().map(str::trim) != Some("application/json")) {
-            return Err(forbidden("Content-Type must be application/json"));
-        }
-        let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
-            return Err(forbidden("the body must be a JSON object"));
-        };
-        for key in body.keys() {
-            match key.as_str() {
-                "segment_id"
-                | "callback_endpoint"
-                | "fields_to_export"
-                | "custom_attributes_to_export"
-                | "output_format" => {}
-                "api_key" => world.violation(NAME, "the key was sent in the body"),
-                key => world.violation(NAME, format!("`{key}` is not documented")),
-            }
-        }
-        let Some(segment) = body.get("segment_id").and_then(Value::as_str) else {
-            return Err(forbidden("segment_id must be a string of the segment api identifier"));
-        };
-        let fields = texts(body.get("fields_to_export"))
-            .filter(|fields| !fields.is_empty())
-            .ok_or_else(|| forbidden("fields_to_export must be a non-empty array of strings"))?;
-        if let Some(unknown) = fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
-            return Err(forbidden(&format!("fields_to_export: {unknown:?} is not a field")));
-        }
-        let custom_attributes = match body.get("custom_attributes_to_export") {
-            None => Vec::new(),
-            named => texts(named)
-                .filter(|names| names.len() <= MAX_CUSTOM_ATTRIBUTES)
-                .ok_or_else(|| forbidden("custom_attributes_to_export must be an array of at most 500 strings"))?,
-        };
-        if body.get("output_format").is_some_and(|format| !matches!(format.as_str(), Some("zip" | "gzip"))) {
-            return Err(forbidden("output_format must be zip or gzip"));
-        }
-        let callback = match body.get("callback_endpoint") {
-            None => None,
-            Some(url) => Some(
-                url.as_str()
-                    .and_then(|url| Url::parse(url).ok())
-                    .filter(|url| matches!(url.scheme(), "http" | "https"))
-                    .ok_or_else(|| forbidden("callback_endpoint must be a URL"))?,
-            ),
-        };
-        let audience = segment_number(segment).and_then(|number| world.audience(number));
-        let audience =
-            audience.ok_or_else(|| "segment_id must be a string of the segment api identifier".to_owned())?;
-        Ok(Self { audience, asked: Asked::new(&fields, custom_attributes), callback })
-    }
-}
-
-fn texts(value: Option<&Value>) -> Option<Vec<String>> {
-    value?.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
-}
 
 /// Begins an export, unless its segment is being exported or too many run. Answers the link's two secret parts.
 fn begin(world: &World, order: &Order) -> Result<(String, String), (&'static str, &'static str)> {
@@ -486,7 +421,7 @@ async fn file(world: web::Data<World>, request: HttpRequest, name: web::Path<Str
 async fn cancel(world: web::Data<World>, request: HttpRequest, body: web::Bytes) -> HttpResponse {
     let budget = match admit(&world, &request, false) {
         Ok(budget) => budget,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Some(number) = body.get("segment_id").and_then(Value::as_str).and_then(segment_number) else {
@@ -507,7 +442,7 @@ async fn cancel(world: web::Data<World>, request: HttpRequest, body: web::Bytes)
 async fn list_segments(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
     let budget = match admit(&world, &request, false) {
         Ok(budget) => budget,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let query: HashMap<String, String> =
         url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();

@@ -1,12 +1,14 @@
 //! The CDP's wire for export jobs, simulated: submit for tags and segments, the job's stages, the download, and the
 //! lists of tags and segments, as `developer-manual/open-api/` documents them. Start at [`routes`].
 
+mod catalog;
+mod contents;
+mod order;
 mod users;
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufWriter, Write},
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,16 +20,18 @@ use actix_web::{
 };
 use chrono::{Timelike, Utc};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-pub use self::users::GioId;
-use self::users::{MAPPING, USER_ID, display_name, output_name, quoted};
+pub use self::users::{GioId, MAPPING};
+use self::{
+    contents::Contents,
+    order::{Format, Order},
+};
 use crate::vendors::sandbox::{
     Audience, DEMO_FIELDS, DemoConnection, FaultSpec, Running, World,
     files::{SpooledFile, Transfer, hang_up},
-    people::Person,
     vendor_base,
 };
 
@@ -38,10 +42,8 @@ pub const TOKEN: &str = "4aaa22c7-679f-49be-b97d-5a2db0c0ffee";
 pub const PROJECT: &str = "WlGk4Daj";
 pub const SPACE: &str = "VKwkPmqX";
 
-const MAX_PROPERTIES: usize = 60;
-const MAX_PAGE: usize = 1_000;
 /// How long a file can be fetched; not documented for the API, a day in the console.
-const FILE_LIFE: Duration = Duration::from_secs(24 * 3600);
+const FILE_LIFE: Duration = Duration::from_hours(24);
 
 /// The faults this simulator can show.
 pub const FAULTS: &[FaultSpec] = &[
@@ -79,11 +81,11 @@ pub fn routes(routes: &mut web::ServiceConfig, world: Arc<World>) {
     routes.app_data(web::Data::from(world));
     for scope in ["/v1/api/projects/{project}/spaces/{space}", "/v1/api/projects/{project}", "/v1/api"] {
         routes
-            .route(&format!("{scope}/{{kind:user_tags|segment_profiles}}"), web::get().to(list))
+            .route(&format!("{scope}/{{kind:user_tags|segment_profiles}}"), web::get().to(catalog::list))
             .route(&format!("{scope}/{{kind:user_tags|segment_profiles}}/{{key}}/export_jobs"), web::post().to(submit));
     }
     routes
-        .route("/v1/api/projects", web::get().to(projects))
+        .route("/v1/api/projects", web::get().to(catalog::projects))
         .route("/v1/api/projects/{project}/job/result/{id}", web::get().to(job))
         .route("/v1/api/job/result/{id}", web::get().to(job))
         .route("/download", web::get().to(download))
@@ -148,17 +150,17 @@ fn not_found() -> HttpResponse {
 }
 
 /// The token, and project and workspace where the path has them. What is not granted looks like a fault of the server.
-fn admit(world: &World, request: &HttpRequest) -> Result<(), HttpResponse> {
+fn admit(world: &World, request: &HttpRequest) -> Result<(), Box<HttpResponse>> {
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if token.and_then(|value| value.strip_prefix("Bearer ")) != Some(TOKEN) {
         world.refuse(NAME, "unauthorized");
-        return Err(HttpResponse::Unauthorized().finish());
+        return Err(Box::new(HttpResponse::Unauthorized().finish()));
     }
     let place = request.match_info();
     let granted = |name, granted| place.get(name).is_none_or(|asked| asked == granted);
     if !granted("project", PROJECT) || !granted("space", SPACE) {
         world.refuse(NAME, "not_granted");
-        return Err(internal_server_error());
+        return Err(Box::new(internal_server_error()));
     }
     Ok(())
 }
@@ -172,7 +174,7 @@ async fn submit(world: web::Data<World>, request: HttpRequest, body: web::Bytes)
         return internal_server_error();
     }
     if let Err(answer) = admit(&world, &request) {
-        return answer;
+        return *answer;
     }
     if world.fault("growingio_cdp.export.unauthorized") {
         world.refuse(NAME, "fault");
@@ -197,69 +199,6 @@ async fn submit(world: web::Data<World>, request: HttpRequest, body: web::Bytes)
         return hang_up();
     }
     HttpResponse::Ok().json(json!({"id": id, "name": name}))
-}
-
-/// A request for an export, checked.
-struct Order {
-    audience: Audience,
-    title: String,
-    properties: Vec<String>,
-    format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Json,
-    Csv { display_names: bool },
-}
-
-impl Order {
-    /// The error is the reason to count; the client never learns it.
-    fn parse(world: &World, request: &HttpRequest, body: &[u8]) -> Result<Self, &'static str> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if content_type.is_none_or(|value| value.split(';').next().map(str::trim) != Some("application/json")) {
-            world.violation(NAME, "Content-Type must be application/json");
-            return Err("bad_request");
-        }
-        let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
-            world.violation(NAME, "the body must be a JSON object");
-            return Err("bad_request");
-        };
-        for key in body.keys().filter(|key| !["properties", "fileFormat", "csvHeaderType"].contains(&key.as_str())) {
-            world.violation(NAME, format!("`{key}` is not documented"));
-        }
-        let properties: Option<Vec<String>> = match body.get("properties") {
-            None => Some(Vec::new()),
-            Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
-            Some(_) => None,
-        };
-        let Some(properties) = properties.filter(|names| names.len() <= MAX_PROPERTIES) else {
-            world.violation(NAME, "`properties` must be at most 60 strings");
-            return Err("bad_request");
-        };
-        for name in &properties {
-            // Only the names of properties are data of the deployment; a record holds null for an unknown one.
-            if Person::new(0, 0).property(name).is_none() {
-                world.violation(NAME, format!("there is no property {name:?}"));
-            }
-        }
-        let word = |key: &str| body.get(key).map(|value| value.as_str().unwrap_or("?"));
-        let format = match (word("fileFormat"), word("csvHeaderType")) {
-            (Some("json"), None | Some("key" | "name")) => Format::Json,
-            (None | Some("csv"), None | Some("key")) => Format::Csv { display_names: false },
-            (None | Some("csv"), Some("name")) => Format::Csv { display_names: true },
-            _ => {
-                world.violation(NAME, "`fileFormat` is csv or json, `csvHeaderType` is key or name");
-                return Err("bad_request");
-            }
-        };
-        let place = request.match_info();
-        let key = percent_decode_str(place.query("key")).decode_utf8_lossy();
-        let prefix = if place.query("kind") == "user_tags" { "tag" } else { "seg" };
-        let audience = audience_number(&key, prefix).and_then(|number| world.audience(number));
-        let audience = audience.ok_or("unknown_key")?;
-        Ok(Self { audience, title: display_title(audience, prefix), properties, format })
-    }
 }
 
 /// Begins a job; answers its id and name.
@@ -309,58 +248,10 @@ fn begin(world: &web::Data<World>, order: Order) -> (String, String) {
     (id, name)
 }
 
-/// What the files of a job hold.
-#[derive(Clone)]
-struct Contents {
-    audience: Audience,
-    seed: u64,
-    properties: Vec<String>,
-    format: Format,
-    parts: u64,
-    gio_id: GioId,
-    bad_record: bool,
-    empty: bool,
-}
-
-impl Contents {
-    async fn write(self) -> io::Result<Vec<SpooledFile>> {
-        let mut files = Vec::new();
-        for part in 0..self.parts {
-            let contents = self.clone();
-            files.push(SpooledFile::write(move |file| contents.write_part(part, file)).await?);
-        }
-        Ok(files)
-    }
-
-    fn write_part(&self, part: u64, file: &mut BufWriter<File>) -> io::Result<()> {
-        if self.empty {
-            return Ok(());
-        }
-        if let Format::Csv { display_names } = self.format {
-            let header = |name: &String| quoted(&if display_names { display_name(name) } else { output_name(name) });
-            let columns = std::iter::once(quoted("gio_id")).chain(self.properties.iter().map(header));
-            writeln!(file, "{}", columns.collect::<Vec<_>>().join(","))?;
-        }
-        let members = self.audience.members().enumerate();
-        for (line, (_, index)) in members.filter(|(at, _)| *at as u64 % self.parts == part).enumerate() {
-            let person = Person::new(self.seed, index);
-            let mut record = match self.format {
-                Format::Json => person.cdp(&self.properties, self.gio_id),
-                Format::Csv { .. } => person.cdp_csv(&self.properties),
-            };
-            if self.bad_record && line == 1 {
-                record.truncate(record.char_indices().nth(record.chars().count() / 2).map_or(1, |(at, _)| at));
-            }
-            writeln!(file, "{record}")?;
-        }
-        Ok(())
-    }
-}
-
 /// `GET /v1/api/job/result/{id}` and `GET /v1/api/projects/{project}/job/result/{id}`.
 async fn job(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
     if let Err(answer) = admit(&world, &request) {
-        return answer;
+        return *answer;
     }
     world.note(NAME, |activity| activity.polls += 1);
     let below_project = request.match_info().get("project").is_some();
@@ -386,7 +277,8 @@ async fn job(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
     let jobs = jobs.lock();
     let Some(job) = jobs.get(request.match_info().query("id")) else { return not_found() };
     let paths = match &job.done {
-        Some((_, Ok(_))) if !world.fault("growingio_cdp.job.stuck") => job.paths.clone(),
+        Some((_, Ok(_))) if world.fault("growingio_cdp.job.stuck") => return stage("RUNNING"),
+        Some((_, Ok(_))) => job.paths.clone(),
         Some((_, Err(_))) => return stage("ERROR"),
         _ => return stage(running_stage(job.accepted.elapsed(), world.config.processing)),
     };
@@ -422,7 +314,7 @@ fn encoded(path: &str) -> String {
 
 /// `GET /download?file=`. The documents do not say whether the token is wanted; a wrong one is refused.
 async fn download(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
-    let token = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let token = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
     if token.is_some_and(|value| value != format!("Bearer {TOKEN}").as_bytes()) {
         world.refuse(NAME, "unauthorized");
         return HttpResponse::Unauthorized().finish();
@@ -465,74 +357,6 @@ async fn download(world: web::Data<World>, request: HttpRequest) -> HttpResponse
     .map_or(Transfer::Whole, |(_, transfer)| transfer);
     world.note(NAME, |activity| activity.downloads += 1);
     file.serve(&request, "application/octet-stream", transfer)
-}
-
-/// `GET …/user_tags` and `…/segment_profiles`.
-async fn list(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
-    if let Err(answer) = admit(&world, &request) {
-        return answer;
-    }
-    let query: HashMap<String, String> =
-        url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
-    let number = |name: &str, default: usize| match query.get(name).map(|value| value.parse::<usize>()) {
-        None => Ok(default),
-        Some(Ok(value)) => Ok(value),
-        Some(Err(_)) => Err(internal_server_error()),
-    };
-    let (limit, offset) = match (number("limit", MAX_PAGE), number("offset", 0)) {
-        (Ok(limit), Ok(offset)) => (limit, offset),
-        (Err(answer), _) | (_, Err(answer)) => return answer,
-    };
-    if limit > MAX_PAGE {
-        world.violation(NAME, "`limit` is at most 1000");
-        return internal_server_error();
-    }
-    let prefix = if request.match_info().query("kind") == "user_tags" { "tag" } else { "seg" };
-    let total = world.audiences().len();
-    let values: Vec<_> =
-        world.audiences().skip(offset).take(limit).map(|audience| list_item(audience, prefix)).collect();
-    // Numbers are printed as `1000.0`.
-    let printed = |value: usize| f64::from(u32::try_from(value).unwrap_or(u32::MAX));
-    HttpResponse::Ok().json(json!({
-        "offset": printed(offset),
-        "limit": printed(limit),
-        "totalCount": printed(total),
-        "hasNextPage": offset.saturating_add(values.len()) < total,
-        "hasPreviousPage": offset > 0,
-        "values": values,
-    }))
-}
-
-fn list_item(audience: Audience, prefix: &str) -> Value {
-    let mut item = json!({
-        "id": format!("{:08}", audience.number),
-        "name": display_title(audience, prefix),
-        "key": audience_key(prefix, audience.number),
-        "description": audience.title(),
-        "scheduler": "DAILY",
-        "detector": {"stage": "FINISH", "detectedAt": "2026-03-01T02:00:00Z"},
-        "creatorId": "kqQeWeGr",
-        "creator": "sandbox",
-        "createdAt": "2026-01-01T00:00:00Z",
-        "updaterId": "kqQeWeGr",
-        "updater": "sandbox",
-        "updatedAt": "2026-01-01T00:00:00Z",
-    });
-    if prefix == "tag" {
-        item["type"] = json!("HORIZONTAL");
-        item["valueType"] = json!({"type": "STRING", "isArray": false});
-    } else {
-        item["createdBy"] = json!("DIRECT");
-    }
-    item
-}
-
-/// `GET /v1/api/projects`.
-async fn projects(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
-    if let Err(answer) = admit(&world, &request) {
-        return answer;
-    }
-    HttpResponse::Ok().json(json!([{"id": PROJECT, "name": "Sandbox"}]))
 }
 
 async fn nowhere(world: web::Data<World>, request: HttpRequest) -> HttpResponse {

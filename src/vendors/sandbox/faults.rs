@@ -127,7 +127,8 @@ pub fn help() -> String {
         Takes::Url => format!("{}=<url>", spec.name),
     };
     let width = known.iter().map(|spec| shown(spec).len()).max().unwrap_or_default();
-    known.iter().map(|spec| format!("  {:width$}  {}\n", shown(spec), spec.says)).collect()
+    let line = |spec: &FaultSpec| format!("  {:width$}  {}", shown(spec), spec.says);
+    known.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The faults that are on.

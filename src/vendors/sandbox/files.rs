@@ -45,9 +45,9 @@ impl SpooledFile {
         let written = tokio::task::spawn_blocking(move || {
             let mut writer = BufWriter::with_capacity(256 * 1024, tempfile::tempfile()?);
             fill(&mut writer)?;
-            let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-            let len = file.metadata()?.len();
-            Ok(Self { file: Arc::new(file), len })
+            let written = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let len = written.metadata()?.len();
+            Ok(Self { file: Arc::new(written), len })
         });
         written.await.map_err(io::Error::other)?
     }

@@ -11,16 +11,12 @@ pub mod files;
 pub mod people;
 mod world;
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use url::Url;
 
 pub use self::{
@@ -64,7 +60,7 @@ impl Default for SandboxConfig {
             faults: Vec::new(),
             max_concurrent: 100,
             requests_per_hour: 250_000,
-            link_life: Duration::from_secs(4 * 3600),
+            link_life: Duration::from_hours(4),
             records_per_file: 5_000,
             slow_answer: Duration::from_secs(45),
         }
@@ -120,7 +116,7 @@ pub struct Sandbox {
 /// # Errors
 /// When the address cannot be listened on.
 pub async fn start(config: SandboxConfig, listen: SocketAddr) -> io::Result<Sandbox> {
-    let listener = TcpListener::bind(listen)?;
+    let listener = TcpListener::bind(listen).await?.into_std()?;
     let base_url = Url::parse(&format!("http://{}/", listener.local_addr()?)).map_err(io::Error::other)?;
     let world = Arc::new(World::new(config).map_err(io::Error::other)?);
     let server = HttpServer::new({

@@ -76,7 +76,7 @@ impl Contents {
         let mut users = self.audience.members().peekable();
         let mut member = 0;
         while users.peek().is_some() {
-            zip.start_file(self.member_name(member, damage), options)?;
+            zip.start_file(member_name(member, damage), options)?;
             for line in 0..self.users_per_member.max(1) {
                 let Some(index) = users.next() else { break };
                 let mut record = Person::new(self.seed, index).braze(&self.asked);
@@ -93,16 +93,16 @@ impl Contents {
         }
         Ok(zip.finish()?)
     }
+}
 
-    /// Names and endings of members are not documented; both endings have been seen.
-    fn member_name(&self, member: u64, damage: Damage) -> String {
-        let random = Uuid::new_v4().simple();
-        match (damage, member % 2) {
-            (Damage::PathTraversal, 0) => format!("../../../../tmp/{random}.json"),
-            (Damage::PathTraversal, _) => format!("/etc/{random}.json"),
-            (_, 0) => format!("{random}.json"),
-            (_, _) => format!("{random}.txt"),
-        }
+/// Names and endings of members are not documented; both endings have been seen.
+fn member_name(member: u64, damage: Damage) -> String {
+    let random = Uuid::new_v4().simple();
+    match (damage, member % 2) {
+        (Damage::PathTraversal, 0) => format!("../../../../tmp/{random}.json"),
+        (Damage::PathTraversal, _) => format!("/etc/{random}.json"),
+        (_, 0) => format!("{random}.json"),
+        (_, _) => format!("{random}.txt"),
     }
 }
 
@@ -112,14 +112,13 @@ fn deflated() -> SimpleFileOptions {
 
 /// Changes one byte of the first member's stored text.
 fn spoil_first_member(file: &mut File) -> io::Result<()> {
-    const LOCAL_HEADER_BYTES: u64 = 30;
-    let mut header = [0; LOCAL_HEADER_BYTES as usize];
+    let mut header = [0; 30];
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut header)?;
     let name = u64::from(u16::from_le_bytes([header[26], header[27]]));
     let extra = u64::from(u16::from_le_bytes([header[28], header[29]]));
     // The first letter of the first member's name, after `{"`: still JSON, only not what was written.
-    file.seek(SeekFrom::Start(LOCAL_HEADER_BYTES + name + extra + 2))?;
+    file.seek(SeekFrom::Start(header.len() as u64 + name + extra + 2))?;
     file.write_all(b"X")
 }
 
@@ -145,7 +144,7 @@ fn bomb(file: &mut impl Write) -> io::Result<()> {
     common.extend(crc.sum().to_le_bytes());
     common.extend(size(packed)?);
     common.extend(size(BOMB_BYTES)?);
-    common.extend([NAME.len() as u8, 0, 0, 0]);
+    common.extend(u32::try_from(NAME.len()).map_err(io::Error::other)?.to_le_bytes());
 
     file.write_all(&[b"PK\x03\x04", &common[..], NAME].concat())?;
     for _ in 0..pieces {
