@@ -204,7 +204,7 @@ pub async fn delete_connection(gateway: &Gateway, name: &str) -> Result<(), Erro
     Ok(())
 }
 
-fn require_name(name: &str) -> Result<(), Problem> {
+fn require_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if !name.is_empty()
         && name.len() <= 63
@@ -214,7 +214,7 @@ fn require_name(name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "a connection's name is 1 to 63 characters of a-z 0-9 - _ . and begins with a letter or digit";
-    Err(Problem::new(Code::InvalidRequest, detail))
+    Err(Problem::new(Code::InvalidRequest, detail).into())
 }
 
 fn mapping_errors(mapping: &BTreeMap<String, String>) -> Vec<FieldError> {
@@ -240,7 +240,7 @@ fn credential_errors(spec: &VendorSpec, credentials: &BTreeMap<String, SecretStr
     }
     for known in spec.credentials {
         let pointer = format!("{base}/{}", known.name);
-        match credentials.get(known.name).map(|value| value.expose_secret()) {
+        match credentials.get(known.name).map(ExposeSecret::expose_secret) {
             None => errors.push(FieldError::new(pointer, "required", known.description)),
             // What cannot be sent in a header would only fail later, and less clearly.
             Some(value) if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic()) => {

@@ -44,8 +44,8 @@ pub struct Step<'a> {
 pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationToken) {
     let hold = Hold::start(worker, &claimed, stop);
     let exchanges = Exchanges::default();
-    let step = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };
-    let outcome = AssertUnwindSafe(step.run()).catch_unwind().await.unwrap_or_else(|_| {
+    let running = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };
+    let outcome = AssertUnwindSafe(running.run()).catch_unwind().await.unwrap_or_else(|_| {
         error!("the step panicked; the export fails");
         Err(Stop::Fail(Box::new(Problem::new(Code::Internal, "a defect in Headgate ended this export"))))
     });
