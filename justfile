@@ -24,9 +24,9 @@ check:
 bench *arguments:
     cargo bench --locked {{arguments}}
 
-# Writes the OpenAPI document that `check` compares
+# Writes the OpenAPI documents that `check` compares
 openapi:
-    cargo run --locked --quiet -- openapi
+    cargo run --locked --quiet -- openapi --write
 
 # Runs the simulated vendors
 sandbox *arguments:

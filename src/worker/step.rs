@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
-const SLOT_FALLBACK: Duration = Duration::from_secs(60);
+const SLOT_FALLBACK: Duration = Duration::from_mins(1);
 
 /// Everything a step works with.
 pub struct Step<'a> {

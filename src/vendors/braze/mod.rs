@@ -6,7 +6,7 @@
 
 mod fields;
 mod records;
-mod sandbox;
+pub mod sandbox;
 mod wire;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};

@@ -5,7 +5,7 @@
 
 mod properties;
 mod records;
-mod sandbox;
+pub mod sandbox;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
