@@ -218,11 +218,13 @@ pub trait Vendor: Send + Sync {
         exchanges: &Exchanges,
     ) -> Result<Submitted, VendorError>;
 
-    /// Asks how far the vendor is.
+    /// Asks how far the vendor is. `seen_ready` says that an earlier poll of this ticket found the files ready: what
+    /// looked like "not yet" before may mean "gone" now.
     async fn poll(
         &self,
         request: &ExportRequest,
         ticket: &Ticket,
+        seen_ready: bool,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError>;
 

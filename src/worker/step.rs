@@ -148,7 +148,10 @@ impl Step<'_> {
     ) -> Result<(), Stop> {
         let export = &self.claimed.export;
         let ticket = account.open_ticket(&self.worker.gateway, export.export_id, ticket)?;
-        let progress = self.hold.race(account.vendor.poll(request, &ticket, self.exchanges)).await??;
+        let progress = self
+            .hold
+            .race(account.vendor.poll(request, &ticket, export.data_as_of.is_some(), self.exchanges))
+            .await??;
         match progress {
             Progress::Preparing { status, ask_again_in, warning } => {
                 let same = export.vendor_status.as_deref() == Some(status.as_str());
