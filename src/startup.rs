@@ -1,6 +1,6 @@
 //! The only place that builds things: settings in, a running gateway out. Commands and tests start it from here.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::DirBuilderExt as _, sync::Arc, time::Duration};
 
 use actix_web::{HttpServer, dev::ServerHandle};
 use anyhow::Context;
@@ -94,7 +94,8 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
 
 fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
     let spool_dir = settings.data_dir.join("spool");
-    std::fs::create_dir_all(&spool_dir).with_context(|| format!("cannot make {}", spool_dir.display()))?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&spool_dir);
+    made.with_context(|| format!("cannot make {}", spool_dir.display()))?;
     let settings = WorkerSettings {
         concurrency: settings.worker_concurrency,
         lease: settings.lease,
