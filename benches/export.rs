@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     let largest = sizes.iter().copied().max().unwrap_or_default();
 
     println!(
-        "{:<14} {:>8} {:>9} {:>9} {:>8} {:>8} {:>11} {:>9}",
+        "{:<14} {:>8} {:>9} {:>9} {:>8} {:>8} {:>12} {:>9}",
         "vendor", "users", "result MB", "export s", "CPU s", "MB/s", "MB per CPU s", "peak MiB"
     );
     let mut broken = Vec::new();

@@ -50,7 +50,9 @@ def row(user):
     unified["identities"] = identities(user)
     unified["created_at"] = instant(user.get("created_at"))
     unified["attributes"] = user.get("custom_attributes") or {}
-    unified["activity"] = {name: value for name, value in user.items() if name not in NOT_ACTIVITY}
+    unified["activity"] = {
+        name: value for name, value in user.items() if name not in NOT_ACTIVITY and value is not None
+    }
     return unified
 
 
