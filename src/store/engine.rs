@@ -174,7 +174,7 @@ pub async fn begin_submission(
     sqlx::query(
         "update export set state = $6, phase = $3, waiting_reason = null, retry_at = null, \
          started_at = coalesce(started_at, now()), submit_intent_at = coalesce(submit_intent_at, now()), \
-         submissions = submissions + 1, callback_token_sha256 = coalesce($4, callback_token_sha256), \
+         callback_token_sha256 = coalesce($4, callback_token_sha256), \
          version = version + 1 where export_id = $1 and claim = $2 and state = $5",
     )
     .bind(id)
@@ -198,6 +198,7 @@ pub async fn record_ticket(
 ) -> sqlx::Result<Held> {
     sqlx::query(
         "update export set ticket = $3, vendor_reference = $4, submit_intent_at = null, submitted_at = now(), \
+         submissions = submissions + 1, \
          phase = case when state = 'running' then 'vendor_processing' else phase end, vendor_status = 'accepted', \
          failures = 0, attempt = 1, retry_at = null, last_progress_at = now(), version = version + 1 \
          where export_id = $1 and claim = $2",

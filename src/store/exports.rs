@@ -40,6 +40,7 @@ pub struct NewExport<'a> {
     pub labels: &'a std::collections::BTreeMap<String, String>,
     pub deadline: Duration,
     pub warnings: &'a [String],
+    pub exclusive_key: Option<&'a str>,
     pub retry_of: Option<ExportId>,
 }
 
@@ -67,8 +68,8 @@ pub(super) fn interval(duration: Duration) -> sqlx::Result<PgInterval> {
 pub async fn insert(db: impl PgExecutor<'_>, new: &NewExport<'_>) -> sqlx::Result<ExportRecord> {
     sqlx::query_as(concat!(
         "insert into export (export_id, tenant, created_by, connection_id, connection, vendor, dataset, parameters, \
-         output, delivery, labels, deadline_at, warnings, retry_of) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12, $13, $14) returning ",
+         output, delivery, labels, deadline_at, warnings, retry_of, exclusive_key) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12, $13, $14, $15) returning ",
         export_columns!()
     ))
     .bind(new.export_id)
@@ -85,6 +86,7 @@ pub async fn insert(db: impl PgExecutor<'_>, new: &NewExport<'_>) -> sqlx::Resul
     .bind(interval(new.deadline)?)
     .bind(Json(new.warnings))
     .bind(new.retry_of)
+    .bind(new.exclusive_key)
     .fetch_one(db)
     .await
 }

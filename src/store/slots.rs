@@ -19,7 +19,8 @@ pub async fn lock_connection(db: impl PgExecutor<'_>, connection: ConnectionId) 
 pub struct Room {
     /// Others at the vendor over this connection.
     pub taken: i64,
-    /// Another holds the same exclusive key.
+    /// Another holds the same exclusive key, or was accepted earlier and still waits for it: those with the same key go
+    /// in the order in which they were accepted.
     pub key_taken: bool,
 }
 
@@ -31,7 +32,9 @@ pub async fn room(
     exclusive_key: Option<&str>,
 ) -> sqlx::Result<Room> {
     sqlx::query_as(
-        "select count(*) as taken, coalesce(bool_or(exclusive_key = $3), false) as key_taken \
+        "select count(*) as taken, coalesce(bool_or(exclusive_key = $3), false) or exists ( \
+             select from export e where e.connection_id = $1 and e.exclusive_key = $3 and e.export_id < $2 \
+             and e.finished_at is null and e.state <> 'cancelling' and e.ticket is null) as key_taken \
          from vendor_slot where connection_id = $1 and export_id <> $2",
     )
     .bind(connection)

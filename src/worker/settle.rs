@@ -316,9 +316,9 @@ async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>
     if written == Held::Lost {
         return Ok(());
     }
-    if store::slots::give_back(&mut *tx, id).await? {
-        store::slots::wake_next(&mut *tx, export.connection_id).await?;
-    }
+    // Also without a slot: another export may have waited for this one's turn, or this one was woken for a free slot.
+    store::slots::give_back(&mut *tx, id).await?;
+    store::slots::wake_next(&mut *tx, export.connection_id).await?;
     tx.commit().await?;
     remove(worker, &results::storage::export_prefix(id)).await;
     Ok(())

@@ -95,7 +95,7 @@ impl Setup {
         let folder = tempfile::tempdir().unwrap();
         let database_url = new_database().await;
         let flags = Flags {
-            listen: Some("127.0.0.1:0".into()),
+            listen: Some(self.flags.listen.clone().unwrap_or_else(|| "127.0.0.1:0".into())),
             data_dir: Some(folder.path().to_string_lossy().into_owned()),
             database_url: Some(database_url.clone()),
             database_max_connections: Some("8".into()),
@@ -322,5 +322,79 @@ impl Answer {
         assert_eq!(problem["status"], status);
         assert_eq!(problem["instance"], self.header("x-request-id"));
         problem
+    }
+}
+
+/// Faults, evidence and what lies on the disk.
+impl TestGateway {
+    /// Switches on exactly these faults.
+    pub async fn faults(&self, faults: &[&str]) {
+        let url = self.sandbox.base_url().join("/__sandbox/faults").unwrap();
+        let answer = self.http.post(url).json(faults).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{faults:?}");
+    }
+
+    /// Looks at a live export, without holding answers, until `wanted` says so: a held answer comes with the next
+    /// change of state or phase only.
+    pub async fn seen(&self, export: &Value, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/exports/{}", export["id"].as_str().unwrap());
+        eventually("the export as wanted", async || {
+            let export = self.get(&path).await.json();
+            let found = wanted(&export);
+            assert!(found || export["finished_at"].is_null(), "it ended first: {export:#}");
+            found.then_some(export)
+        })
+        .await
+    }
+
+    /// The vendor exchanges of an export.
+    pub async fn attempts(&self, export: &Value) -> Vec<Value> {
+        self.part(export, "attempts").await
+    }
+
+    /// The transitions of an export.
+    pub async fn events(&self, export: &Value) -> Vec<Value> {
+        self.part(export, "events").await
+    }
+
+    async fn part(&self, export: &Value, part: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/v1/exports/{}/{part}", export["id"].as_str().unwrap())).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.json()["data"].as_array().unwrap().clone()
+    }
+
+    /// Every file below the storage folder, staging files too, as keys.
+    pub fn stored_files(&self) -> Vec<String> {
+        let root = self.settings.storage_url.to_file_path().unwrap();
+        let mut keys = Vec::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            // A folder may be removed while we look.
+            for entry in std::fs::read_dir(folder).into_iter().flatten().map_while(Result::ok) {
+                match entry.path() {
+                    path if path.is_dir() => folders.push(path),
+                    path => keys.push(path.strip_prefix(&root).unwrap().to_string_lossy().into_owned()),
+                }
+            }
+        }
+        keys.sort();
+        keys
+    }
+
+    /// The objects that the manifests name.
+    pub async fn named_files(&self) -> Vec<String> {
+        sqlx::query_scalar("select object_key from result_file order by object_key").fetch_all(&self.db).await.unwrap()
+    }
+}
+
+/// Looks every few milliseconds until `look` finds something.
+pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

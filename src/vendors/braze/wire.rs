@@ -16,9 +16,6 @@ use crate::vendors::{
     http::{Answer, TRY_AGAIN, pause},
 };
 
-/// The pause when a segment is busy. Braze names none; exports take minutes, so asking more often is pointless.
-const BUSY_PAUSE: Duration = Duration::from_mins(1);
-
 /// What a [`Ticket`] holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Link {
@@ -106,7 +103,7 @@ fn refused(answer: &Answer, key: &SecretString) -> VendorError {
         401 | 403 => return credentials_error(answer, key),
         429 => (
             Code::VendorUnavailable,
-            Next::Wait { after: Some(busy_pause(answer, Utc::now())) },
+            Next::Wait { after: busy_pause(answer, Utc::now()) },
             "Braze has no room for this export now: rate limit, or the segment is being exported already".to_owned(),
         ),
         // A 5xx says nothing about whether the export began, and Braze never replays a failed call. Finding out is
@@ -150,7 +147,7 @@ pub fn checked(answer: &Answer, key: &SecretString) -> Result<&'static str, Vend
         403 => Ok("address and key work; the key may not list segments, which exports do not need"),
         401 => Err(credentials_error(answer, key)),
         429 => {
-            let after = Some(busy_pause(answer, Utc::now()));
+            let after = busy_pause(answer, Utc::now());
             Err(answer.error(Code::VendorUnavailable, Next::Wait { after }, "Braze's rate limit is used up"))
         }
         408 | 500.. => {
@@ -165,9 +162,10 @@ pub fn checked(answer: &Answer, key: &SecretString) -> Result<&'static str, Vend
 }
 
 /// How long to wait after a 429. It means one of three things: the rate limit is used up (the headers say until when),
-/// this segment is being exported, or the company runs 100 exports; the last two end when some export ends.
-fn busy_pause(answer: &Answer, now: DateTime<Utc>) -> Duration {
-    answer.retry_after().or_else(|| rate_limit_reset(&answer.headers, now)).unwrap_or(BUSY_PAUSE)
+/// this segment is being exported, or the company runs 100 exports; the last two end when some export ends, and Braze
+/// does not say when, so the worker's own spacing applies.
+fn busy_pause(answer: &Answer, now: DateTime<Utc>) -> Option<Duration> {
+    answer.retry_after().or_else(|| rate_limit_reset(&answer.headers, now))
 }
 
 /// Until the rate limit starts anew, when it is used up. Source: `_docs/_api/api_limits.md`: epoch seconds.
@@ -248,7 +246,7 @@ mod tests {
             (404, r#"{"message":"Not Found"}"#, VendorRejectedRequest, GiveUp),
             (422, "", VendorRejectedRequest, GiveUp),
             (302, "", VendorRejectedRequest, GiveUp),
-            (429, "", VendorUnavailable, Wait { after: Some(BUSY_PAUSE) }),
+            (429, "", VendorUnavailable, Wait { after: None }),
             (500, "", VendorUnavailable, OutcomeUnknown),
             (502, "<html>", VendorUnavailable, OutcomeUnknown),
             (503, "", VendorUnavailable, OutcomeUnknown),
@@ -269,7 +267,9 @@ mod tests {
     #[test]
     fn a_429_waits_as_long_as_the_headers_say() {
         let now = Utc::now();
-        let wait = |headers: &[(&'static str, String)]| busy_pause(&answer(429, "", headers), now).as_secs();
+        let wait = |headers: &[(&'static str, String)]| {
+            busy_pause(&answer(429, "", headers), now).map(|pause| pause.as_secs())
+        };
         let limit = |remaining: i64, reset: i64| {
             [
                 ("x-ratelimit-limit", "250000".to_owned()),
@@ -277,13 +277,13 @@ mod tests {
                 ("x-ratelimit-reset", (now.timestamp() + reset).to_string()),
             ]
         };
-        assert_eq!(wait(&[]), 60);
-        assert_eq!(wait(&limit(0, 90)), 90);
-        assert_eq!(wait(&limit(0, -5)), 1);
-        assert_eq!(wait(&limit(0, 100_000)), 3600);
-        assert_eq!(wait(&limit(249_999, 90)), 60, "budget is left, so the segment is busy");
-        assert_eq!(wait(&[("x-ratelimit-remaining", "0".into())]), 60);
-        assert_eq!(wait(&[("retry-after", "7".into())]), 7);
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&limit(0, 90)), Some(90));
+        assert_eq!(wait(&limit(0, -5)), Some(1));
+        assert_eq!(wait(&limit(0, 100_000)), Some(3600));
+        assert_eq!(wait(&limit(249_999, 90)), None, "budget is left, so the segment is busy");
+        assert_eq!(wait(&[("x-ratelimit-remaining", "0".into())]), None);
+        assert_eq!(wait(&[("retry-after", "7".into())]), Some(7));
     }
 
     #[test]
