@@ -3,7 +3,19 @@
 
 mod callbacks;
 mod conformance;
+mod connections;
 mod egress;
+mod events;
+mod exports;
 mod faults;
+mod files;
+mod idempotency;
+mod lifecycle;
+mod openapi;
+mod problems;
 mod queue;
+mod recorder;
+mod secrets;
 mod support;
+mod tenancy;
+mod tokens;
