@@ -40,6 +40,17 @@ async fn put_creates_then_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn five_who_make_one_connection_at_once_make_one() {
+    let gateway = api().await;
+    let body = gateway.account("braze").body;
+    let answers = futures_util::future::join_all((0..5).map(|_| gateway.put(PATH, &body))).await;
+    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 201]);
+    assert_eq!(gateway.get("/v1/connections").await.json()["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_never_changes_its_vendor() {
     let gateway = api().await;
     gateway.connect("braze").await;
@@ -79,7 +90,8 @@ async fn everything_wrong_with_a_connection_is_pointed_at() {
     }
     gateway.get(PATH).await.problem(404, "not_found");
     let cdp = "/v1/connections/cdp";
-    let problem = gateway.put(cdp, &json!({"vendor": "growingio_cdp", "settings": {}})).await;
+    let problem =
+        gateway.put(cdp, &json!({"vendor": "growingio_cdp", "settings": {"base_url": "https://cdp.example"}})).await;
     let problem = problem.problem(422, "invalid_request");
     assert!(pointers(&problem).contains(&"/settings/project_id"), "{problem:#}");
 }
@@ -163,8 +175,14 @@ async fn new_credentials_are_a_new_version_and_the_next_check_uses_them() {
     let right = rotate(json!({"credentials": account.body["credentials"]})).await.json();
     assert_eq!(right["credential_version"], 3);
     assert_eq!(check().await.json()["health"], "healthy");
-    rotate(json!({"credentials": {"token": "x"}})).await.problem(422, "invalid_request");
-    rotate(json!({})).await.problem(422, "invalid_request");
+    for (body, pointer) in [
+        (json!({"credentials": {"api_key": "two\nlines"}}), "/credentials/api_key"),
+        (json!({"credentials": {}}), "/credentials/api_key"),
+        (json!({}), "/credentials"),
+    ] {
+        let problem = rotate(body).await.problem(422, "invalid_request");
+        assert_eq!(pointers(&problem), [pointer]);
+    }
     assert_eq!(gateway.get(PATH).await.json()["credential_version"], 3);
 }
 

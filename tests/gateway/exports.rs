@@ -46,7 +46,9 @@ async fn a_finished_export_has_every_key_of_its_result() {
     assert!(time(&export["result"]["data_as_of"]) <= time(&export["finished_at"]));
     insta::assert_json_snapshot!(export, {
         ".id" => "[id]", ".**.id" => "[id]", ".**.href" => "[path]", ".**.sha256" => "[digest]",
-        ".*_at" => "[time]", ".result.expires_at" => "[time]", ".result.data_as_of" => "[time]",
+        ".created_at" => "[time]", ".started_at" => "[time]", ".last_progress_at" => "[time]",
+        ".finished_at" => "[time]", ".deadline_at" => "[time]", ".result.expires_at" => "[time]",
+        ".result.data_as_of" => "[time]",
         ".**.bytes" => "[bytes]", ".**.bytes_read" => "[bytes]", ".**.bytes_written" => "[bytes]",
         ".vendor_status.reference" => "[reference]",
     });

@@ -197,13 +197,13 @@ async fn recorded(gateway: &TestGateway, vendor: &str) -> (Recorder, Value) {
     (recorder, TestGateway::everybody(&account))
 }
 
-/// The files that the vendor sent through the recorder.
+/// The whole files that the vendor sent through the recorder.
 fn sent(recorder: &Recorder) -> Vec<Vec<u8>> {
     let is_file = |target: &str| target.contains("/files/") || target.contains("/download?");
     recorder
         .passed()
         .into_iter()
-        .filter(|passed| is_file(&passed.target) && !passed.answer.starts_with(b"<?xml"))
+        .filter(|passed| is_file(&passed.target) && passed.status == 200)
         .map(|passed| passed.answer)
         .collect()
 }

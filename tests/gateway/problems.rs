@@ -21,8 +21,7 @@ fn json_text(request: RequestBuilder, body: impl Into<Body>) -> RequestBuilder {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_are_404_with_or_without_a_token() {
     let gateway = api().await;
-    for path in ["/nowhere", "/v1", "/v1/export", "/v1/exports/", "/v2/exports", "//v1/exports", "/v1/exports/x/y/z/a"]
-    {
+    for path in ["/nowhere", "/v1", "/v1/export", "/v1/exports/", "/v2/exports", "/v1/exports/x/y/z/a"] {
         gateway.get(path).await.problem(404, "not_found");
         Answer::of(gateway.anonymous(Method::GET, path)).await.problem(404, "not_found");
     }

@@ -14,7 +14,7 @@ use url::Url;
 pub struct Passed {
     /// Path and query.
     pub target: String,
-    pub request: Vec<u8>,
+    pub status: u16,
     pub answer: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ async fn pass(route: web::Data<Route>, request: HttpRequest, body: web::Bytes) -
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let to = route.to.lock().unwrap().clone();
     let Some(to) = to else {
-        route.passed.lock().unwrap().push(Passed { target, request: body.to_vec(), answer: Vec::new() });
+        route.passed.lock().unwrap().push(Passed { target, status: 204, answer: Vec::new() });
         return HttpResponse::NoContent().finish();
     };
     let method: Method = request.method().as_str().parse().unwrap();
@@ -81,11 +81,12 @@ async fn pass(route: web::Data<Route>, request: HttpRequest, body: web::Bytes) -
         onward = onward.header(name.as_str(), value.as_bytes());
     }
     let Ok(answer) = onward.body(body.clone()).send().await else { return HttpResponse::BadGateway().finish() };
-    let mut back = HttpResponse::build(StatusCode::from_u16(answer.status().as_u16()).unwrap());
+    let status = answer.status().as_u16();
+    let mut back = HttpResponse::build(StatusCode::from_u16(status).unwrap());
     for (name, value) in answer.headers().iter().filter(|(name, _)| !NOT_PASSED_ON.contains(&name.as_str())) {
         back.append_header((name.as_str(), value.as_bytes()));
     }
     let Ok(bytes) = answer.bytes().await else { return HttpResponse::BadGateway().finish() };
-    route.passed.lock().unwrap().push(Passed { target, request: body.to_vec(), answer: bytes.to_vec() });
+    route.passed.lock().unwrap().push(Passed { target, status, answer: bytes.to_vec() });
     back.body(bytes)
 }

@@ -89,6 +89,8 @@ async fn dump(db: &PgPool) -> Vec<(String, String)> {
     rows
 }
 
+/// A vendor, its faults, and the code of the failure they cause.
+type Failure = (&'static str, &'static [&'static str], &'static str);
 /// Something that must be nowhere: what it is, and the text.
 type Secret = (&'static str, String);
 
@@ -168,7 +170,7 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
         ("the token secret", JWT_SECRET.into()),
         ("the signature in a faulty redirect", "c0ffee5ec2e7".into()),
     ];
-    let faults: BTreeFaults = &[
+    let faults: &[Failure] = &[
         ("braze", &["braze.segment.unauthorized"], "vendor_credentials_rejected"),
         ("braze", &["braze.file.redirect=http://10.9.8.7/x?X-Amz-Signature=c0ffee5ec2e7"], "egress_blocked"),
         ("braze", &["braze.file.bad_record"], "vendor_malformed_data"),
@@ -234,8 +236,6 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
     }
     assert_spooled_nothing(gateway.folder.path());
 }
-
-type BTreeFaults = &'static [(&'static str, &'static [&'static str], &'static str)];
 
 fn assert_spooled_nothing(folder: &Path) {
     let left: Vec<_> = fs::read_dir(folder.join("spool")).unwrap().collect();
