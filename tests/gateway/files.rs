@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     recorder::Recorder,
-    support::{Answer, Setup, TestGateway, export_path, file_path, gateway, parse_lines},
+    support::{Answer, Setup, TestGateway, export_path, file_path, gateway, hex, parse_lines},
 };
 
 /// A gateway with one finished export of one file.
@@ -51,8 +51,7 @@ async fn the_manifest_describes_the_file_as_it_comes() {
     assert_eq!(file["href"], at.path);
     assert_eq!(file["bytes"], at.bytes.len());
     assert_eq!(file["records"], parse_lines(&at.bytes).len());
-    let hex: String = digest(&SHA256, &at.bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(file["sha256"], hex);
+    assert_eq!(file["sha256"], hex(digest(&SHA256, &at.bytes).as_ref()));
     assert_eq!((&file["media_type"], &file["compression"]), (&json!("application/x-ndjson"), &json!("none")));
 }
 

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
     recorder::Recorder,
-    support::{Answer, JWT_SECRET, MASTER_KEY, Setup, TestGateway, eventually, export_path, file_path},
+    support::{Answer, JWT_SECRET, MASTER_KEY, Setup, TestGateway, eventually, export_path, file_path, hex},
 };
 
 /// `headgate serve` as a process of its own.
@@ -132,8 +132,7 @@ fn personal(gateway: &TestGateway) -> Vec<Secret> {
 fn assert_nowhere(place: &str, text: &str, secrets: &[Secret]) {
     for (what, secret) in secrets {
         assert!(secret.len() >= 6, "too short to search for: {what} {secret}");
-        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-        for form in [secret, &hex] {
+        for form in [secret, &hex(secret.as_bytes())] {
             if let Some(position) = text.find(form.as_str()) {
                 let start = text[..position].char_indices().rev().nth(200).map_or(0, |(start, _)| start);
                 let around: String = text[start..].chars().take(400).collect();

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::SocketAddr,
     path::Path,
     sync::{Arc, OnceLock},
@@ -400,6 +399,8 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         }
         assert!(began.elapsed() < PATIENCE, "never came: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Other callers, and the bytes on the disk.
 impl TestGateway {
@@ -412,15 +413,19 @@ impl TestGateway {
     pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
         let root = self.settings.storage_url.to_file_path().unwrap();
         let with_bytes = |key: String| {
-            let bytes = fs::read(root.join(&key)).unwrap();
+            let bytes = std::fs::read(root.join(&key)).unwrap();
             (key, bytes)
         };
         self.stored_files().into_iter().map(with_bytes).collect()
     }
 }
 
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+}
+
 pub fn export_path(export: &Value) -> String {
     format!("/v1/exports/{}", export["id"].as_str().unwrap())
-}
-    }
 }

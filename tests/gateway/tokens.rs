@@ -181,12 +181,14 @@ async fn the_tenant_is_the_subject_unless_the_token_names_one() {
     assert_eq!(gateway.ask(&hs256(&claims), Method::GET, &path).await.status, StatusCode::OK);
 }
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// Signs tokens with one key.
 struct Signer {
     id: &'static str,
     algorithm: Algorithm,
     jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 impl Signer {

@@ -308,7 +308,7 @@ mod tests {
         );
         assert_eq!(why(json!({"sub": " ", "exp": in_secs(60)})).await, "the token names no subject");
         assert_eq!(why(json!({"exp": in_secs(60)})).await, "the token names no subject");
-        assert_eq!(why(json!({"sub": "a"})).await, "the token cannot be read");
+        assert_eq!(why(json!({"sub": "a"})).await, "the token has no expiry");
         assert_eq!(why(json!({"sub": "a\0b", "exp": in_secs(60)})).await, "the token names no subject");
         assert_eq!(why(json!({"sub": "a", "scope": ["x"], "exp": in_secs(60)})).await, "the token cannot be read");
         assert_eq!(
