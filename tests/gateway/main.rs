@@ -3,7 +3,9 @@
 
 mod callbacks;
 mod conformance;
+mod crash;
 mod egress;
 mod faults;
+mod process;
 mod queue;
 mod support;
