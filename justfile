@@ -20,13 +20,13 @@ check:
     cargo run --locked --quiet -- openapi --check
     @if command -v cargo-deny >/dev/null; then cargo deny --all-features check; else echo "cargo-deny is not installed: advisories and licences were not checked"; fi
 
-# Measures what the benchmarks name
-bench *arguments:
-    cargo bench --locked {{arguments}}
+# Measures whole exports in a release build; `just bench 1000 10000` names other sizes
+bench *sizes:
+    cargo bench --locked --bench export -- {{sizes}}
 
-# Writes the OpenAPI document that `check` compares
+# Writes the OpenAPI documents that `check` compares
 openapi:
-    cargo run --locked --quiet -- openapi
+    cargo run --locked --quiet -- openapi --write
 
 # Runs the simulated vendors
 sandbox *arguments:

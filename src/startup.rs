@@ -1,6 +1,6 @@
 //! The only place that builds things: settings in, a running gateway out. Commands and tests start it from here.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::DirBuilderExt as _, sync::Arc, time::Duration};
 
 use actix_web::{HttpServer, dev::ServerHandle};
 use anyhow::Context;
@@ -40,7 +40,7 @@ pub struct Running {
     /// Where the API listens, when it does.
     pub address: Option<SocketAddr>,
     pub gateway: Gateway,
-    server: Option<(ServerHandle, JoinHandle<std::io::Result<()>>)>,
+    server: Option<Server>,
     worker: Option<JoinHandle<()>>,
     stopping: CancellationToken,
     listener: JoinHandle<()>,
@@ -51,17 +51,12 @@ pub struct Running {
 
 /// A database to work on: the configured one, or the private one. The second part keeps the private one running.
 pub async fn database(settings: &Settings) -> anyhow::Result<(PgPool, Option<Embedded>)> {
-    let embedded = match &settings.database_url {
-        Some(_) => None,
-        None => {
-            let (data_dir, pg_bin) = (settings.data_dir.clone(), settings.pg_bin.clone());
-            Some(tokio::task::spawn_blocking(move || Embedded::start(&data_dir, pg_bin.as_deref())).await??)
-        }
-    };
-    let url = match (&embedded, &settings.database_url) {
-        (Some(embedded), _) => embedded.url().to_owned(),
-        (None, Some(url)) => url.expose_secret().to_owned(),
-        (None, None) => unreachable!("without a URL the private database runs"),
+    let (url, embedded) = if let Some(url) = &settings.database_url {
+        (url.expose_secret().to_owned(), None)
+    } else {
+        let (data_dir, pg_bin) = (settings.data_dir.clone(), settings.pg_bin.clone());
+        let embedded = tokio::task::spawn_blocking(move || Embedded::start(&data_dir, pg_bin.as_deref())).await??;
+        (embedded.url().to_owned(), Some(embedded))
     };
     let pool = PgPoolOptions::new()
         .max_connections(settings.database_max_connections)
@@ -85,16 +80,13 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let gateway = Gateway { db, vault, http, storage, hub };
 
     let stopping = CancellationToken::new();
-    let worker = match roles.worker {
-        true => Some(tokio::spawn(worker(settings, &gateway)?.run(stopping.clone()))),
-        false => None,
-    };
-    let (address, server) = match roles.api {
-        true => {
-            let (address, server) = serve(settings, &gateway, &stopping)?;
-            (Some(address), Some(server))
-        }
-        false => (None, None),
+    let worker =
+        if roles.worker { Some(tokio::spawn(worker(settings, &gateway)?.run(stopping.clone()))) } else { None };
+    let (address, server) = if roles.api {
+        let (address, server) = serve(settings, &gateway, &stopping)?;
+        (Some(address), Some(server))
+    } else {
+        (None, None)
     };
     let grace = settings.shutdown_grace;
     Ok(Running { address, gateway, server, worker, stopping, listener, grace, embedded })
@@ -102,7 +94,8 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
 
 fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
     let spool_dir = settings.data_dir.join("spool");
-    std::fs::create_dir_all(&spool_dir).with_context(|| format!("cannot make {}", spool_dir.display()))?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&spool_dir);
+    made.with_context(|| format!("cannot make {}", spool_dir.display()))?;
     let settings = WorkerSettings {
         concurrency: settings.worker_concurrency,
         lease: settings.lease,

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use chrono::Utc;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use url::Url;
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{Flags, Settings},
-    startup::{self, Roles, Running},
+    startup::{self, Roles},
     vendors::{
         registry::VENDORS,
         sandbox::{self, DemoConnection, Sandbox, SandboxConfig},
@@ -25,9 +26,11 @@ use crate::{
 
 /// How many records of each result are shown.
 const SHOWN: usize = 3;
+/// The name comes last: emoji are as wide as the terminal pleases, and nothing follows that could be pushed aside.
 const COLUMNS: &[&str] =
-    &["user_id", "vendor_user_id", "email", "first_name", "gender", "city", "language", "birth_date"];
-const COLUMN_WIDTH: usize = 24;
+    &["user_id", "vendor_user_id", "email", "gender", "city", "language", "birth_date", "first_name"];
+/// Longer cells are cut, so that the table fits 120 columns.
+const MAX_CELL_WIDTH: usize = 20;
 const HOUR: Duration = Duration::from_hours(1);
 
 #[derive(Debug, clap::Args)]
@@ -60,15 +63,35 @@ async fn demo(args: &Arguments) -> anyhow::Result<()> {
     say("Starting a private Postgres and the gateway …");
     let running = startup::start(&settings, Roles { api: true, worker: true }).await?;
     let gateway = running.local_url().context("the gateway has no address")?;
-    say(&format!("The gateway listens on {gateway}"));
+    say(&format!("The gateway listens on {gateway}\n\n   export HEADGATE={}", without_slash(&gateway)));
 
-    let outcome = tell(&settings, &gateway, &sandbox).await;
-    if outcome.is_ok() && args.keep {
-        stay(&settings, &gateway, &sandbox).await?;
+    let outcome = tokio::select! {
+        outcome = tell_and_stay(args, &settings, &gateway, &sandbox) => outcome,
+        interrupted = told_to_stop() => interrupted,
+    };
+    // Also after Ctrl-C: neither a database nor a folder is left behind.
+    running.stop().await;
+    sandbox.stop().await;
+    outcome
+}
+
+async fn tell_and_stay(args: &Arguments, settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::Result<()> {
+    tell(settings, gateway, sandbox).await?;
+    if !args.keep {
+        say("\nDone. With --keep the demo stays up to try it by hand.");
+        return Ok(());
     }
-    stop(running, sandbox).await;
-    outcome?;
-    say("\nDone. `headgate demo --keep` stays up to try it by hand.");
+    invite(settings, gateway, sandbox)?;
+    std::future::pending().await
+}
+
+/// Returns when somebody asks this process to end.
+async fn told_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
     Ok(())
 }
 
@@ -95,7 +118,7 @@ async fn tell(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::
     for spec in VENDORS {
         let connection = (spec.sandbox_connection)(sandbox.base_url());
         say(&format!("\n── {} ──", spec.display_name));
-        say("The platform team adds the account; its credentials are sealed and never shown again:");
+        say("The platform team adds the account; the gateway seals its credentials and never shows them again:");
         let path = format!("/v1/connections/{}", connection.name);
         platform_team.call(Method::PUT, &path, Some(&connection.body)).await?;
         platform_team.call(Method::POST, &format!("{path}/check"), None).await?;
@@ -140,54 +163,71 @@ async fn export(crm: &Caller, connection: &DemoConnection) -> anyhow::Result<Vec
 
 /// One row a vendor and record, the same columns for all.
 fn side_by_side(results: &[(&str, Vec<Value>)]) {
-    let cells = |first: &str, cells: Vec<String>| {
-        let cells: Vec<_> = cells.iter().map(|cell| fit(cell)).collect();
-        say(format!("{first:<15}{}", cells.join(" ")).trim_end());
-    };
-    cells("", COLUMNS.iter().map(ToString::to_string).collect());
+    let mut rows = vec![[&[""], COLUMNS].concat().iter().map(|name| cell(name)).collect::<Vec<_>>()];
     for record in 0..SHOWN {
         for (vendor, records) in results {
             let Some(row) = records.get(record) else { continue };
-            cells(vendor, COLUMNS.iter().map(|column| row[*column].as_str().unwrap_or("–").to_owned()).collect());
+            let values = COLUMNS.iter().map(|column| row[*column].as_str().unwrap_or("–"));
+            rows.push(std::iter::once(*vendor).chain(values).map(cell).collect());
         }
+    }
+    for line in table(&rows) {
+        say(&line);
     }
 }
 
-/// Cuts or pads a cell to the column's width as a terminal shows it.
-fn fit(cell: &str) -> String {
-    let cell = cell.replace(char::is_control, " ");
-    let mut out = String::new();
-    for c in cell.chars() {
-        if out.width() + c.width().unwrap_or(0) >= COLUMN_WIDTH {
-            out.push('…');
+/// Lines with the cells of a column below each other, as a terminal shows them.
+fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widest = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or_default();
+    let widths: Vec<_> = (0..columns).map(widest).collect();
+    let line = |row: &Vec<String>| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.width())));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// What a value shows in the table: on one line, and cut where it is too long.
+fn cell(value: &str) -> String {
+    let value = value.replace(char::is_control, " ");
+    if value.width() <= MAX_CELL_WIDTH {
+        return value;
+    }
+    let mut cut = String::new();
+    for c in value.chars() {
+        if cut.width() + c.width().unwrap_or(0) >= MAX_CELL_WIDTH {
             break;
         }
-        out.push(c);
+        cut.push(c);
     }
-    let padding = COLUMN_WIDTH.saturating_sub(out.width());
-    out + &" ".repeat(padding)
+    cut + "…"
 }
 
-async fn stay(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::Result<()> {
+/// Says how to go on by hand.
+fn invite(settings: &Settings, gateway: &Url, sandbox: &Sandbox) -> anyhow::Result<()> {
     let scope = "exports:read exports:write exports:download connections:admin";
     let token = mint(settings, "you", scope, 24 * HOUR)?;
+    let base = without_slash(gateway);
     say(&format!(
-        "\nGateway:  {gateway}  (API explorer: {gateway}docs)\nSandbox:  {}\nFor a day, in another terminal:\n\n   export TOKEN={token}\n   \
-         curl -s {gateway}v1/exports -H \"authorization: Bearer $TOKEN\"\n\nCtrl-C ends it.",
+        "\nEverything stays up until Ctrl-C. In another terminal, for a day:\n\n   export HEADGATE={base}\n   \
+         export TOKEN={token}\n   export ADMIN_TOKEN=$TOKEN\n   \
+         curl -s $HEADGATE/v1/exports -H \"authorization: Bearer $TOKEN\"\n\n\
+         The requests above work there too. To click instead: {base}/docs/, where \"Authorize\" takes the token.\n\
+         The vendors' sandbox: {}__sandbox/state",
         sandbox.base_url()
     ));
-    tokio::signal::ctrl_c().await?;
     Ok(())
+}
+
+/// As it is put in front of a path.
+fn without_slash(base: &Url) -> &str {
+    base.as_str().trim_end_matches('/')
 }
 
 fn mint(settings: &Settings, sub: &str, scope: &str, ttl: Duration) -> anyhow::Result<String> {
     let grant = Grant { sub, tenant: "growth", scope, connections: vec!["*"] };
     token::mint(settings, &grant, Utc::now().timestamp(), ttl).map_err(|failure| anyhow!("{failure:?}"))
-}
-
-async fn stop(running: Running, sandbox: Sandbox) {
-    running.stop().await;
-    sandbox.stop().await;
 }
 
 /// Someone who calls the API and shows each request as curl.
@@ -203,21 +243,19 @@ impl Caller {
         Self { variable, token, base: base.clone(), http: Client::new() }
     }
 
-    /// Prints the request; a credential in its body is shown as what a reader would put there.
+    /// Prints the request as it can be pasted into a shell. The credentials are the sandbox's own, so they may be read.
     fn show(&self, method: &Method, path: &str, body: Option<&Value>, header: Option<&str>) {
-        let mut line =
-            format!("   $ curl -s -X {method} $HEADGATE{path} -H \"authorization: Bearer ${}\"", self.variable);
+        // curl sends GET by itself, and POST when there is a body.
+        let by_itself = if body.is_some() { Method::POST } else { Method::GET };
+        let method = if *method == by_itself { String::new() } else { format!("-X {method} ") };
+        let mut request = format!("   curl -s {method}$HEADGATE{path} -H \"authorization: Bearer ${}\"", self.variable);
         if let Some(header) = header {
-            line += &format!(" -H '{header}'");
+            request += &format!(" -H '{header}'");
         }
         if let Some(body) = body {
-            let mut body = body.clone();
-            if let Some(credentials) = body.get_mut("credentials").and_then(Value::as_object_mut) {
-                credentials.values_mut().for_each(|value| *value = "…".into());
-            }
-            line += &format!(" --json '{body}'");
+            request += &format!(" --json '{}'", in_lines(body));
         }
-        say(&line);
+        say(&request);
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
@@ -249,6 +287,14 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
     bail!("the gateway answered {status}: {}", response.text().await.unwrap_or_default())
 }
 
+/// JSON with a line for each member, when it is too long for one line.
+fn in_lines(body: &Value) -> String {
+    let line = body.to_string();
+    let Some(members) = body.as_object().filter(|_| line.len() > 80) else { return line };
+    let members: Vec<_> = members.iter().map(|(name, value)| format!("{}:{value}", json!(name))).collect();
+    format!("{{\n      {}\n   }}", members.join(",\n      "))
+}
+
 fn text(value: &Value, key: &str) -> anyhow::Result<String> {
     Ok(value[key].as_str().with_context(|| format!("the answer has no `{key}`"))?.to_owned())
 }
@@ -256,4 +302,34 @@ fn text(value: &Value, key: &str) -> anyhow::Result<String> {
 #[expect(clippy::print_stdout, reason = "this command is there to be read")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_as_wide_as_a_terminal_shows_it() {
+        let rows = [["", "city", "name"], ["braze", "上海", "=1+1"], ["growingio_cdp", "Köln\n", "王"]];
+        let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().copied().map(cell).collect()).collect();
+        assert_eq!(
+            table(&rows),
+            ["               city   name", "braze          上海   =1+1", "growingio_cdp  Köln   王"]
+        );
+    }
+
+    #[test]
+    fn a_long_cell_is_cut_to_its_width() {
+        assert_eq!(cell("9e15117160ab35d600000000"), "9e15117160ab35d6000…");
+        assert_eq!(cell("会员会员会员会员会员会员").width(), 19);
+        assert_eq!(cell("9e15117160ab35d60000"), "9e15117160ab35d60000");
+    }
+
+    #[test]
+    fn a_body_that_is_shown_in_lines_is_the_same_body() {
+        let body = json!({"vendor": "braze", "settings": {"base_url": "http://127.0.0.1:1/braze"}, "mapping": {"a": "it's \" a quote, and long enough for lines"}});
+        let shown = in_lines(&body);
+        assert!(shown.lines().count() == 5);
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), body);
+    }
 }

@@ -229,3 +229,21 @@ fn keys_made_on_first_start_stay_the_same() {
     assert_eq!(secret(load()), secret(load()));
     assert_eq!(fs::read_dir(&data).unwrap().count(), 2);
 }
+
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    let readme = include_str!("../../README.md");
+    let row = |name: &str| {
+        readme.lines().find(|line| line.starts_with("| `HEADGATE_") && line.contains(&format!("`{name}`")))
+    };
+    for shown in from_env(&[]).unwrap().effective() {
+        let name = &shown.name;
+        let base = name.strip_suffix("_FILE");
+        let row = row(name).or_else(|| base.and_then(row).filter(|row| row.contains("`…_FILE`")));
+        let row = row.unwrap_or_else(|| panic!("{name} is missing"));
+        let depends_on_the_machine = ["HEADGATE_DATA_DIR", "HEADGATE_STORAGE_URL", "HEADGATE_WORKER_CONCURRENCY"];
+        if shown.origin == "default" && !depends_on_the_machine.contains(&name.as_str()) {
+            assert!(row.contains(&shown.value), "{name} is {} by default: {row}", shown.value);
+        }
+    }
+}

@@ -199,4 +199,20 @@ mod tests {
         assert!(parse(&[]).unwrap().is_everything());
         assert_eq!(parse(&[]).unwrap().columns().count(), UserColumn::ALL.len());
     }
+
+    #[test]
+    fn the_page_of_the_schema_lists_exactly_these_columns() {
+        let page = include_str!("../../docs/schemas/user.v1.md");
+        let kind = |column: UserColumn| match column.kind() {
+            ColumnType::Text => "text",
+            ColumnType::Date => "date",
+            ColumnType::Timestamp => "timestamp",
+            ColumnType::TextLists => "text lists",
+            ColumnType::Object => "object",
+        };
+        let row =
+            |column: &UserColumn| format!("| `{}` | {} | {} |", column.name(), kind(*column), column.description());
+        let listed: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(listed, UserColumn::ALL.iter().map(row).collect::<Vec<_>>());
+    }
 }

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use super::{fields::Selection, problem::FieldError};
 
 /// From acceptance to the end, unless the caller says otherwise.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(6 * 3600);
+pub const DEFAULT_DEADLINE: Duration = Duration::from_hours(6);
 /// The longest deadline a caller may ask for.
-pub const MAX_DEADLINE: Duration = Duration::from_secs(48 * 3600);
+pub const MAX_DEADLINE: Duration = Duration::from_hours(48);
 
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_KEY: usize = 63;
@@ -359,14 +359,12 @@ pub fn from_json<T: DeserializeOwned>(value: Value, base: &str) -> Result<T, Fie
 /// The field a deserialization failed at, as a pointer below `base`.
 pub fn field_error(error: &serde_path_to_error::Error<serde_json::Error>, base: &str) -> FieldError {
     use serde_path_to_error::Segment;
-    let mut pointer = base.to_owned();
-    for segment in error.path() {
-        match segment {
-            Segment::Seq { index } => pointer += &format!("/{index}"),
-            Segment::Map { key } => pointer += &format!("/{}", escape_pointer(key)),
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
+    let tokens = error.path().iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(format!("/{index}")),
+        Segment::Map { key } => Some(format!("/{}", escape_pointer(key))),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    let mut pointer = base.to_owned() + &tokens.collect::<String>();
     let text = error.inner().to_string();
     let detail = text.split(" at line ").next().unwrap_or(&text).to_owned();
     let code = if detail.starts_with("unknown field") {

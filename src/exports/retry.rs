@@ -33,7 +33,7 @@ impl Spacing {
 mod tests {
     use super::*;
 
-    const SPACING: Spacing = Spacing { min: Duration::from_secs(2), max: Duration::from_secs(60) };
+    const SPACING: Spacing = Spacing { min: Duration::from_secs(2), max: Duration::from_mins(1) };
 
     #[test]
     fn polls_spread_out_with_the_vendors_own_latency() {
@@ -44,8 +44,8 @@ mod tests {
 
     #[test]
     fn the_vendors_own_pause_is_honoured() {
-        assert_eq!(SPACING.poll(Duration::ZERO, Some(Duration::from_secs(120))).as_secs(), 120);
-        assert_eq!(SPACING.backoff(1, Some(Duration::from_secs(120))).as_secs(), 120);
+        assert_eq!(SPACING.poll(Duration::ZERO, Some(Duration::from_mins(2))).as_secs(), 120);
+        assert_eq!(SPACING.backoff(1, Some(Duration::from_mins(2))).as_secs(), 120);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Serialize for Selected<'_, '_> {
         for column in self.selection.columns() {
             match column {
                 UserColumn::Identities => {
-                    map.serialize_entry(column.name(), &Pairs(&self.row.identities, Wanted::Whole))?
+                    map.serialize_entry(column.name(), &Pairs(&self.row.identities, Wanted::Whole))?;
                 }
                 UserColumn::Attributes => {
                     map.serialize_entry(column.name(), &Pairs(&self.row.attributes, self.selection.wants(column)))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::types::Json;
 use tracing::info;
@@ -10,13 +10,12 @@ use tracing::info;
 use super::{Caller, Error, Gateway, not_found};
 use crate::{
     exports::{
-        fields::{Selection, UserColumn},
         problem::{Code, FieldError, Problem},
         record::{ConnectionRecord, Health},
     },
     ids::ConnectionId,
     store::{self, connections::SealedConnection},
-    vendors::{Exchanges, VendorSpec, registry},
+    vendors::{CredentialSpec, Exchanges, VendorSpec, registry},
 };
 
 /// The scope of an admin of connections.
@@ -44,16 +43,10 @@ pub async fn put_connection(
         let detail = format!("there is no vendor `{}`; use one of: {}", put.vendor, known.join(", "));
         return Err(Problem::invalid(vec![FieldError::new("/vendor", "unknown_vendor", detail)]).into());
     };
-    let mut errors = mapping_errors(&put.mapping);
-    if let Some(credentials) = &put.credentials {
-        errors.extend(credential_errors(spec, credentials, "/credentials"));
-    }
-    if let Err(more) = gateway.adapter(spec, put.settings.clone(), BTreeMap::new(), put.mapping.clone()) {
-        errors.extend(more);
-    }
-    if !errors.is_empty() {
-        return Err(Problem::invalid(errors).into());
-    }
+    require_all(spec, put.credentials.as_ref())?;
+    gateway
+        .adapter(spec, put.settings.clone(), put.credentials.clone().unwrap_or_default(), put.mapping.clone())
+        .map_err(Problem::invalid)?;
 
     let mut tx = gateway.db.begin().await?;
     let existing = store::connections::lock_sealed_by_name(&mut *tx, name).await?;
@@ -145,10 +138,9 @@ pub async fn rotate_credentials(
     let existing = store::connections::lock_sealed_by_name(&mut *tx, name).await?;
     let existing = existing.ok_or_else(|| not_found("connection"))?;
     if let Some(spec) = registry::vendor(&existing.record.vendor) {
-        let errors = credential_errors(spec, &credentials, "");
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors).into());
-        }
+        require_all(spec, Some(&credentials))?;
+        let (settings, mapping) = (existing.record.settings.clone(), existing.record.mapping.0.clone());
+        gateway.adapter(spec, settings, credentials.clone(), mapping).map_err(Problem::invalid)?;
     }
     let record = replace_credentials(gateway, &mut tx, &existing, &credentials).await?;
     tx.commit().await?;
@@ -204,7 +196,7 @@ pub async fn delete_connection(gateway: &Gateway, name: &str) -> Result<(), Erro
     Ok(())
 }
 
-fn require_name(name: &str) -> Result<(), Problem> {
+fn require_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if !name.is_empty()
         && name.len() <= 63
@@ -214,40 +206,15 @@ fn require_name(name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "a connection's name is 1 to 63 characters of a-z 0-9 - _ . and begins with a letter or digit";
-    Err(Problem::new(Code::InvalidRequest, detail))
+    Err(Problem::new(Code::InvalidRequest, detail).into())
 }
 
-fn mapping_errors(mapping: &BTreeMap<String, String>) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for (column, property) in mapping {
-        let pointer = format!("/mapping/{}", crate::exports::request::escape_pointer(column));
-        let known = column.starts_with("attributes.") && Selection::parse(std::slice::from_ref(column)).is_ok()
-            || UserColumn::named(column).is_some_and(UserColumn::is_text);
-        if !known {
-            errors.push(FieldError::new(pointer, "unknown_field", "no column of user.v1 that can be mapped"));
-        } else if property.trim().is_empty() || property.len() > 255 {
-            errors.push(FieldError::new(pointer, "invalid", "a vendor property is 1 to 255 characters"));
-        }
+/// An adapter takes no credentials for "check the settings only", so that they are there is seen to here.
+fn require_all(spec: &VendorSpec, credentials: Option<&BTreeMap<String, SecretString>>) -> Result<(), Error> {
+    if credentials.is_none_or(|credentials| !credentials.is_empty()) {
+        return Ok(());
     }
-    errors
-}
-
-fn credential_errors(spec: &VendorSpec, credentials: &BTreeMap<String, SecretString>, base: &str) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for name in credentials.keys().filter(|name| !spec.credentials.iter().any(|known| known.name == name.as_str())) {
-        let pointer = format!("{base}/{}", crate::exports::request::escape_pointer(name));
-        errors.push(FieldError::new(pointer, "unknown_field", format!("{} has no such credential", spec.name)));
-    }
-    for known in spec.credentials {
-        let pointer = format!("{base}/{}", known.name);
-        match credentials.get(known.name).map(|value| value.expose_secret()) {
-            None => errors.push(FieldError::new(pointer, "required", known.description)),
-            // What cannot be sent in a header would only fail later, and less clearly.
-            Some(value) if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic()) => {
-                errors.push(FieldError::new(pointer, "invalid", "visible ASCII characters without spaces"));
-            }
-            Some(_) => {}
-        }
-    }
-    errors
+    let missing =
+        |known: &CredentialSpec| FieldError::new(format!("/credentials/{}", known.name), "required", known.description);
+    Err(Problem::invalid(spec.credentials.iter().map(missing).collect()).into())
 }

@@ -111,10 +111,8 @@ async fn accept(
     body: &SubmitExport,
 ) -> Result<Accepted, Error> {
     let deadline = body.deadline();
-    let connection = match caller.may_use(&body.connection) {
-        true => store::connections::by_name(db, &body.connection).await?,
-        false => None,
-    };
+    let connection =
+        if caller.may_use(&body.connection) { store::connections::by_name(db, &body.connection).await? } else { None };
     let Some(connection) = connection else {
         let detail = format!("there is no connection `{}` that this token may use", body.connection);
         let error = FieldError::new("/connection", "unknown_connection", detail.clone());
@@ -138,7 +136,7 @@ async fn accept(
     Ok(Accepted { connection, deadline, plan })
 }
 
-fn require_dataset(spec: &VendorSpec, dataset: Dataset) -> Result<(), Problem> {
+fn require_dataset(spec: &VendorSpec, dataset: Dataset) -> Result<(), Error> {
     let offers = |spec: &VendorSpec| spec.datasets.iter().any(|offered| offered.dataset == dataset);
     if offers(spec) {
         return Ok(());
@@ -147,7 +145,7 @@ fn require_dataset(spec: &VendorSpec, dataset: Dataset) -> Result<(), Problem> {
     let others = if others.is_empty() { "no vendor".to_owned() } else { others.join(", ") };
     let detail = format!("{} has no dataset `{}`; it is offered by: {others}", spec.name, dataset.as_str());
     let error = FieldError::new("/dataset", "dataset_not_supported", detail.clone());
-    Err(Problem::new(Code::DatasetNotSupported, detail).with_errors(vec![error]))
+    Err(Problem::new(Code::DatasetNotSupported, detail).with_errors(vec![error]).into())
 }
 
 async fn insert(
@@ -195,8 +193,9 @@ pub async fn list_exports(
         limit: filter.page_size + 1,
     };
     let mut exports = store::exports::list(&gateway.db, &page).await?;
-    let more = exports.len() as i64 > filter.page_size;
-    exports.truncate(usize::try_from(filter.page_size).unwrap_or_default());
+    let page_size = usize::try_from(filter.page_size).unwrap_or_default();
+    let more = exports.len() > page_size;
+    exports.truncate(page_size);
     Ok((with_files(gateway, exports).await?, more))
 }
 

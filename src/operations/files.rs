@@ -34,25 +34,26 @@ pub async fn get_file(gateway: &Gateway, caller: &Caller, id: ExportId, file: Fi
     store::files::by_id(&gateway.db, id, file).await?.ok_or_else(|| not_found("file"))
 }
 
-fn require_available(export: &ExportRecord) -> Result<(), Problem> {
+fn require_available(export: &ExportRecord) -> Result<(), Error> {
     match export.state {
         State::Succeeded => {}
         State::Failed | State::Cancelled => {
             return Err(Problem::new(
                 Code::NotFound,
                 format!("the export has {} and has no files", export.state.as_str()),
-            ));
+            )
+            .into());
         }
         State::Queued | State::Running | State::Cancelling => {
             let detail = format!("the export is {}", export.state.as_str());
-            return Err(Problem::new(Code::ExportNotFinished, detail).with_retry_after_secs(2));
+            return Err(Problem::new(Code::ExportNotFinished, detail).with_retry_after_secs(2).into());
         }
     }
     if export.result_deleted_at.is_some() {
-        return Err(Problem::new(Code::ResultExpired, "the result was deleted"));
+        return Err(Problem::new(Code::ResultExpired, "the result was deleted").into());
     }
     if export.result_expires_at.is_some_and(|expires_at| expires_at <= Utc::now()) {
-        return Err(Problem::new(Code::ResultExpired, "the result's life is over; submit the export again"));
+        return Err(Problem::new(Code::ResultExpired, "the result's life is over; submit the export again").into());
     }
     Ok(())
 }

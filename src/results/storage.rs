@@ -12,9 +12,10 @@ mod tests;
 use std::{
     collections::HashSet,
     fmt,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Seek, SeekFrom},
     ops::Range,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path as FsPath, PathBuf},
     sync::Arc,
     time::Duration,
@@ -116,7 +117,8 @@ impl Storage {
         let unusable = |error: String| {
             Error::storing(format!("the storage folder {} cannot be used: {error}", folder.display()), error)
         };
-        fs::create_dir_all(&folder).map_err(|error| unusable(error.to_string()))?;
+        // Results are records of people: on a machine with other users, none of them may look in.
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| unusable(error.to_string()))?;
         let root = fs::canonicalize(&folder).map_err(|error| unusable(error.to_string()))?;
         let store = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| unusable(error.to_string()))?

@@ -262,7 +262,7 @@ pub async fn release(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, release
 pub async fn forget_ticket(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, why: &str) -> sqlx::Result<Held> {
     sqlx::query(
         "update export set claim = null, claimed_by = null, wake = false, due_at = now(), ticket = null, \
-         submit_intent_at = null, submitted_at = null, phase = case when state = 'running' then 'submitting' else phase end, \
+         submit_intent_at = null, submitted_at = null, data_as_of = null, phase = case when state = 'running' then 'submitting' else phase end, \
          vendor_status = $3, failures = 0, attempt = 1, version = version + 1 \
          where export_id = $1 and claim = $2",
     )

@@ -48,12 +48,15 @@ pub struct VendorSpec {
     /// What `credentials` must hold; every value is a string.
     pub credentials: &'static [CredentialSpec],
     /// Builds an adapter; refuses settings that cannot work, with pointers below `/settings`.
-    pub connect: fn(Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>>,
+    pub connect: Connect,
     /// Adds the simulator's routes.
     pub sandbox: fn(&mut actix_web::web::ServiceConfig, Arc<sandbox::World>),
     /// The connection a newcomer needs to use the simulator at the given base address.
     pub sandbox_connection: fn(&Url) -> sandbox::DemoConnection,
 }
+
+/// How an adapter is built.
+pub type Connect = fn(Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>>;
 
 /// One dataset of a vendor.
 pub struct DatasetSpec {
@@ -215,11 +218,13 @@ pub trait Vendor: Send + Sync {
         exchanges: &Exchanges,
     ) -> Result<Submitted, VendorError>;
 
-    /// Asks how far the vendor is.
+    /// Asks how far the vendor is. `seen_ready` says that an earlier poll of this ticket found the files ready: what
+    /// looked like "not yet" before may mean "gone" now.
     async fn poll(
         &self,
         request: &ExportRequest,
         ticket: &Ticket,
+        seen_ready: bool,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError>;
 

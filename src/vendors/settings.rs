@@ -5,11 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::{Account, Mapping};
-use crate::exports::{
-    fields::{ColumnType, UserColumn},
-    problem::FieldError,
-    request::escape_pointer,
-};
+use crate::exports::{fields::UserColumn, problem::FieldError, request::escape_pointer};
 
 /// Parses `settings.base_url`: http or https, with a host, perhaps with a path; nothing else.
 /// Whether the address may be reached is decided when it is called, since the operator's policy can change.
@@ -59,8 +55,7 @@ pub fn check_mapping(mapping: &Mapping) -> Vec<FieldError> {
         let known = match key.split_once('.') {
             Some(("attributes", name)) => !name.is_empty(),
             Some(_) => false,
-            None => UserColumn::named(key)
-                .is_some_and(|column| !matches!(column.kind(), ColumnType::TextLists | ColumnType::Object)),
+            None => UserColumn::named(key).is_some_and(UserColumn::is_text),
         };
         if !known {
             let detail = "a text, date or time column of user.v1, or `attributes.<name>`";

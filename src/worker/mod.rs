@@ -27,7 +27,7 @@ const IDLE_FALLBACK: Duration = Duration::from_secs(5);
 /// The shortest sleep, for exports that are due but in other hands.
 const IDLE_MIN: Duration = Duration::from_millis(20);
 /// How often expired results are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// How a worker works.
 #[derive(Debug, Clone)]

@@ -149,7 +149,12 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
 async fn after_lost_write(worker: &Worker, claimed: &ClaimedExport) -> sqlx::Result<()> {
     let id = claimed.export.export_id;
     match store::engine::renew(&worker.gateway.db, id, claimed.claim, worker.settings.lease).await? {
-        None => debug!("the claim is lost; another worker goes on"),
+        None => {
+            debug!("the claim is lost; another worker goes on");
+            // Nobody else writes below our claim, and no manifest will name what we wrote.
+            let own = results::storage::claim_prefix(id, claimed.claim.simple());
+            remove(worker, &own).await;
+        }
         Some(State::Cancelling) => return cancel(worker, claimed).await,
         Some(_) => return hand_back(worker, claimed).await,
     }
@@ -315,8 +320,13 @@ async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>
     store::slots::give_back(&mut *tx, id).await?;
     store::slots::wake_next(&mut *tx, export.connection_id).await?;
     tx.commit().await?;
-    if let Err(error) = worker.gateway.storage.sweep(&results::storage::export_prefix(id), &HashSet::new()).await {
+    remove(worker, &results::storage::export_prefix(id)).await;
+    Ok(())
+}
+
+/// Removes everything below `prefix` from the object store, as far as that is possible now.
+async fn remove(worker: &Worker, prefix: &str) {
+    if let Err(error) = worker.gateway.storage.sweep(prefix, &HashSet::new()).await {
         warn!(error = %error, "what an unfinished export left in the object store could not be removed");
     }
-    Ok(())
 }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
-const SLOT_FALLBACK: Duration = Duration::from_secs(60);
+const SLOT_FALLBACK: Duration = Duration::from_mins(1);
 
 /// Everything a step works with.
 pub struct Step<'a> {
@@ -47,8 +47,8 @@ pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationTo
     }
     let hold = Hold::start(worker, &claimed, stop);
     let exchanges = Exchanges::default();
-    let step = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };
-    let outcome = AssertUnwindSafe(step.run()).catch_unwind().await.unwrap_or_else(|_| {
+    let running = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };
+    let outcome = AssertUnwindSafe(running.run()).catch_unwind().await.unwrap_or_else(|_| {
         error!("the step panicked; the export fails");
         Err(Stop::Fail(Box::new(Problem::new(Code::Internal, "a defect in Headgate ended this export"))))
     });
@@ -151,7 +151,10 @@ impl Step<'_> {
     ) -> Result<(), Stop> {
         let export = &self.claimed.export;
         let ticket = account.open_ticket(&self.worker.gateway, export.export_id, ticket)?;
-        let progress = self.hold.race(account.vendor.poll(request, &ticket, self.exchanges)).await??;
+        let progress = self
+            .hold
+            .race(account.vendor.poll(request, &ticket, export.data_as_of.is_some(), self.exchanges))
+            .await??;
         match progress {
             Progress::Preparing { status, ask_again_in, warning } => {
                 let same = export.vendor_status.as_deref() == Some(status.as_str());

@@ -45,6 +45,15 @@ fn paths(folder: &FsPath) -> Vec<String> {
     found
 }
 
+#[test]
+fn other_users_of_the_machine_cannot_look_into_a_folder_that_is_made() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("files");
+    Storage::open(&url(&folder)).unwrap();
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
 #[tokio::test]
 async fn what_is_written_is_read_back_whole_and_in_ranges() {
     let (_folder, local) = local();

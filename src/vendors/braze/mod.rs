@@ -6,7 +6,7 @@
 
 mod fields;
 mod records;
-mod sandbox;
+pub mod sandbox;
 mod wire;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -192,12 +192,13 @@ impl Vendor for Braze {
         &self,
         _request: &ExportRequest,
         ticket: &Ticket,
+        seen_ready: bool,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError> {
         let url = self.permitted(&link(ticket)?)?;
         let locator = SecretString::from(url.as_str());
         let answer = self.http.open(FileCall { action: "poll", url, bearer: None, probe: true }, exchanges).await?;
-        let progress = asked(answer, &self.key).await.map(|state| match state {
+        let progress = asked(answer, seen_ready, &self.key).await.map(|state| match state {
             Archive::Done => Progress::Ready(vec![VendorFile { locator, extension: Cow::Borrowed("zip") }]),
             Archive::NotYet { status, ask_again_in, warning } => Progress::Preparing { status, ask_again_in, warning },
         });
@@ -281,15 +282,15 @@ enum Archive {
     NotYet { status: String, ask_again_in: Option<Duration>, warning: Option<String> },
 }
 
-/// What the link says before the archive was ever there. Object stores answer 403 and 404 for a file that does not exist
-/// yet; the same answers come after it expired, but then it would have been seen. A 400 is an outdated signature.
-async fn asked(answer: FileAnswer, key: &SecretString) -> Result<Archive, VendorError> {
+/// What the link says. Object stores answer 403 and 404 for a file that does not exist yet, and the same after it
+/// expired; only whether it was there before tells the two apart. A 400 is an outdated signature.
+async fn asked(answer: FileAnswer, seen_ready: bool, key: &SecretString) -> Result<Archive, VendorError> {
     let status = answer.status.as_u16();
     match status {
         200 | 206 if answer.is_web_page() => Err(web_page(status)),
         // 416: an empty file has no first byte.
         200 | 206 | 416 => Ok(Archive::Done),
-        403 | 404 => Ok(Archive::NotYet {
+        403 | 404 if !seen_ready => Ok(Archive::NotYet {
             status: format!("{status} not ready"),
             ask_again_in: answer.retry_after(),
             warning: None,

@@ -5,7 +5,7 @@
 
 mod properties;
 mod records;
-mod sandbox;
+pub mod sandbox;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -178,6 +178,7 @@ impl Vendor for Cdp {
         &self,
         _request: &ExportRequest,
         ticket: &Ticket,
+        _seen_ready: bool,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError> {
         let id = path_part(&wire::job(ticket)?.id);

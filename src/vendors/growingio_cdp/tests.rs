@@ -85,9 +85,9 @@ async fn an_export_runs_from_submission_to_bytes() {
         server.seen()[0].body,
         r#"{"properties":["id_$basic_userId","usr_gender","tag_rfm"],"fileFormat":"json"}"#
     );
-    let progress = cdp.poll(&request, &submitted.ticket, &exchanges).await.unwrap();
+    let progress = cdp.poll(&request, &submitted.ticket, false, &exchanges).await.unwrap();
     assert!(matches!(progress, Progress::Preparing { status, warning: None, .. } if status == "RUNNING"));
-    let Progress::Ready(files) = cdp.poll(&request, &submitted.ticket, &exchanges).await.unwrap() else {
+    let Progress::Ready(files) = cdp.poll(&request, &submitted.ticket, false, &exchanges).await.unwrap() else {
         panic!("the file is there")
     };
     let download = cdp.open(&files[0], &exchanges).await.unwrap();
@@ -113,7 +113,7 @@ async fn an_export_runs_from_submission_to_bytes() {
 #[tokio::test]
 async fn a_job_unknown_at_both_addresses_is_submitted_again() {
     let server = Scripted::start(vec![reply(404, &[], ""), reply(404, &[], "")]).await;
-    let error = cdp(&server.url, None).poll(&tag("t"), &ticket(), &Exchanges::default()).await.unwrap_err();
+    let error = cdp(&server.url, None).poll(&tag("t"), &ticket(), false, &Exchanges::default()).await.unwrap_err();
     assert_eq!(error.next, Next::Resubmit);
     assert_eq!(server.seen().len(), 2);
 }

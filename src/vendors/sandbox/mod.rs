@@ -184,6 +184,7 @@ fn mount(routes: &mut web::ServiceConfig, world: &Arc<World>) {
         routes.service(scope.configure(|routes| (spec.sandbox)(routes, Arc::clone(world))));
     }
     routes
+        .route("/readyz", web::get().to(HttpResponse::NoContent))
         .route("/__sandbox/state", web::get().to(state))
         .route("/__sandbox/faults", web::get().to(list_faults))
         .route("/__sandbox/faults", web::post().to(set_faults))

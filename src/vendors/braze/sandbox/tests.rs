@@ -295,6 +295,21 @@ async fn the_end_is_reported_to_the_callback() {
 }
 
 #[tokio::test]
+async fn an_early_callback_comes_before_the_file() {
+    let api = Api::start(|config| {
+        config.faults = faults(&["braze.callback.early"]);
+        config.processing = Duration::from_hours(1);
+    })
+    .await;
+    let mut body = order(1);
+    // Nothing takes callbacks there; that it was tried is what counts.
+    body["callback_endpoint"] = json!(api.at("/nowhere"));
+    assert_eq!(api.submit(&body).await.status(), 201);
+    until(|| async { (api.activity().callbacks == 1).then_some(()) }).await;
+    assert_eq!((api.activity().running, api.activity().callbacks_failed), (1, 1));
+}
+
+#[tokio::test]
 async fn segments_are_listed_a_hundred_a_page() {
     let api = Api::start(|_| {}).await;
     let page = |query: &'static str| {
@@ -490,4 +505,28 @@ async fn fifty_thousand_users_come_as_ten_members_and_equal_the_truth() {
     for (index, line) in lines.iter().enumerate() {
         assert_eq!(*line, api.person(index as u64).braze(&asked()));
     }
+}
+
+/// Run by hand: how long a large archive takes, and that memory does not grow with it.
+#[tokio::test]
+#[ignore = "takes long in a debug build"]
+async fn a_quarter_of_a_million_users_do_not_fill_the_memory() {
+    let peak_kib = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let api = Api::start(|config| config.people = 250_000).await;
+    let body = json!({"segment_id": segment_id(1), "fields_to_export": &FIELDS[..]});
+    let started = Instant::now();
+    let answer: Value = api.submit(&body).await.json().await.unwrap();
+    let before = peak_kib();
+    while api.activity().running > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut file = api.ready(answer["url"].as_str().unwrap()).await;
+    while file.chunk().await.unwrap().is_some() {}
+    let grown = peak_kib() - before;
+    println!("{:?}, {grown} KiB more", started.elapsed());
+    assert!(grown < 32 * 1024, "{grown} KiB");
 }

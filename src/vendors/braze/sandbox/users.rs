@@ -1,7 +1,7 @@
 //! A person as Braze exports them, and as the `user.v1` row that this record means.
 //! Shape, names and spellings: `_docs/_api/endpoints/export/user_data/post_users_segment.md`.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use serde_json::{Map, Value, json};
 
 use crate::vendors::sandbox::people::{Gender, Oddity, Person, pick};
@@ -111,7 +111,8 @@ impl Person {
         let everything = self.members(&Asked::everything());
         let activity: Map<_, _> = everything
             .iter()
-            .filter(|(name, _)| !NOT_ACTIVITY.contains(name))
+            // Null means the same as missing.
+            .filter(|(name, value)| !NOT_ACTIVITY.contains(name) && value != "null")
             .map(|(name, value)| ((*name).to_owned(), parsed(value)))
             .collect();
         let attributes: Map<_, _> =
@@ -375,12 +376,15 @@ const ORDER: [&str; 34] = [
 
 /// The three spellings of a time that stand side by side in the documented sample; a bare date is the fourth (`dob`).
 pub(super) fn spelled(at: DateTime<Utc>, which: u64) -> String {
-    let format = match which % 3 {
-        0 => "%Y-%m-%dT%H:%M:%S%.3fZ",
-        1 => "%Y-%m-%dT%H:%M:%S%.3f+00:00",
-        _ => "%Y-%m-%d %H:%M:%S%.3f UTC",
-    };
-    at.format(format).to_string()
+    // Formatted by hand: an export holds millions of times, and a format string would be read for each.
+    let (date, time) = (at.date_naive(), at.time());
+    let (year, month, day) = (date.year(), date.month(), date.day());
+    let (hour, minute, second, millis) = (time.hour(), time.minute(), time.second(), at.timestamp_subsec_millis());
+    match which % 3 {
+        0 => format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"),
+        1 => format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}+00:00"),
+        _ => format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03} UTC"),
+    }
 }
 
 const fn letter(gender: Gender) -> &'static str {
@@ -392,7 +396,8 @@ const fn letter(gender: Gender) -> &'static str {
 }
 
 pub(super) fn text(value: &str) -> String {
-    Value::from(value).to_string()
+    let plain = !value.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\');
+    if plain { ["\"", value, "\""].concat() } else { Value::from(value).to_string() }
 }
 
 fn member(object: &mut String, name: &str, value: &str) {
