@@ -49,6 +49,7 @@ pub async fn put_connection(
         .map_err(Problem::invalid)?;
 
     let mut tx = gateway.db.begin().await?;
+    store::connections::lock_name(&mut *tx, name).await?;
     let existing = store::connections::lock_sealed_by_name(&mut *tx, name).await?;
     let (record, created) = match existing {
         Some(existing) => (change(gateway, &mut tx, &existing, put).await?, false),

@@ -37,6 +37,11 @@ pub async fn by_name(db: impl PgExecutor<'_>, name: &str) -> sqlx::Result<Option
         .await
 }
 
+/// Takes the name for this transaction, also while no connection has it: two who would make it take turns.
+pub async fn lock_name(db: impl PgExecutor<'_>, name: &str) -> sqlx::Result<()> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 11))").bind(name).execute(db).await.map(drop)
+}
+
 /// The connection of that name with its sealed parts, locked against a change of them.
 pub async fn lock_sealed_by_name(db: impl PgExecutor<'_>, name: &str) -> sqlx::Result<Option<SealedConnection>> {
     sqlx::query_as(concat!(

@@ -21,7 +21,7 @@ use crate::{
         spool::{self, ReceiveError},
         storage,
     },
-    store::{self, Held},
+    store,
     vendors::VendorFile,
 };
 
@@ -92,10 +92,7 @@ async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> 
     let moved = step.hold.transfer().moved();
     let mut tx = step.worker.gateway.db.begin().await?;
     let ttl = step.worker.settings.result_ttl;
-    if store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await? == Held::Lost {
-        take_back(step, &stored).await;
-        return Err(Stop::Interrupted(Interrupt::Lost));
-    }
+    settle::held(store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await?)?;
     for (position, file) in stored.iter().enumerate() {
         let record = FileRecord {
             file_id: file.file_id,
@@ -118,12 +115,4 @@ async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> 
         warn!(error = %error, "what earlier tries left in the object store could not be removed");
     }
     Ok(())
-}
-
-/// Removes what this claim stored for nothing: whoever has the export now may have swept already.
-async fn take_back(step: &Step<'_>, stored: &[StoredFile]) {
-    let keys: Vec<_> = stored.iter().map(|file| file.object_key.clone()).collect();
-    if let Err(error) = step.worker.gateway.storage.delete(&keys).await {
-        warn!(error = %error, "files that came too late could not be removed");
-    }
 }

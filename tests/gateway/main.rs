@@ -3,9 +3,21 @@
 
 mod callbacks;
 mod conformance;
+mod connections;
 mod crash;
 mod egress;
+mod events;
+mod exports;
 mod faults;
+mod files;
+mod idempotency;
+mod lifecycle;
+mod openapi;
+mod problems;
 mod process;
 mod queue;
+mod recorder;
+mod secrets;
 mod support;
+mod tenancy;
+mod tokens;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::SocketAddr,
     path::Path,
     sync::{Arc, OnceLock},
@@ -26,6 +27,8 @@ use tempfile::TempDir;
 use url::Url;
 
 pub const ALL_SCOPES: &str = "exports:read exports:write exports:download connections:admin";
+pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub const JWT_SECRET: &str = "a-secret-of-these-tests-that-signs-nothing-else";
 /// Longer than anything here takes; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -94,13 +97,14 @@ impl Setup {
     pub async fn start(self) -> TestGateway {
         let folder = tempfile::tempdir().unwrap();
         let database_url = new_database().await;
+        let jwt_secret = self.flags.jwks_url.is_none().then(|| JWT_SECRET.to_owned());
         let flags = Flags {
             listen: Some(self.flags.listen.clone().unwrap_or_else(|| "127.0.0.1:0".into())),
             data_dir: Some(folder.path().to_string_lossy().into_owned()),
             database_url: Some(database_url.clone()),
             database_max_connections: Some("8".into()),
-            master_key: Some("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
-            jwt_secret: Some("a-secret-of-these-tests-that-signs-nothing-else".into()),
+            master_key: Some(MASTER_KEY.into()),
+            jwt_secret,
             shutdown_grace_secs: Some("5".into()),
             ..self.flags
         };
@@ -396,5 +400,27 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         }
         assert!(began.elapsed() < PATIENCE, "never came: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+
+/// Other callers, and the bytes on the disk.
+impl TestGateway {
+    /// A request with somebody's token, answered.
+    pub async fn ask(&self, token: &str, method: Method, path: &str) -> Answer {
+        Answer::of(self.anonymous(method, path).bearer_auth(token)).await
+    }
+
+    /// Every object in the store: its key and its bytes.
+    pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
+        let root = self.settings.storage_url.to_file_path().unwrap();
+        let with_bytes = |key: String| {
+            let bytes = fs::read(root.join(&key)).unwrap();
+            (key, bytes)
+        };
+        self.stored_files().into_iter().map(with_bytes).collect()
+    }
+}
+
+pub fn export_path(export: &Value) -> String {
+    format!("/v1/exports/{}", export["id"].as_str().unwrap())
+}
     }
 }

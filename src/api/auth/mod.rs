@@ -157,7 +157,7 @@ impl Authenticator {
         let scopes = claims.scope.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
         Ok(Identity {
             caller: Caller { subject, tenant, scopes, connections },
-            expires_at: expires_at(claims.exp.as_f64().unwrap_or_default()),
+            expires_at: expires_at(claims.exp.and_then(|exp| exp.as_f64()).unwrap_or_default()),
         })
     }
 }
@@ -165,7 +165,8 @@ impl Authenticator {
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
-    exp: serde_json::Number,
+    /// Required, by the library: it says better that it is missing than a parser does.
+    exp: Option<serde_json::Number>,
     iss: Option<serde_json::Value>,
     tenant: Option<String>,
     /// Separated by spaces, as in RFC 8693.
