@@ -67,29 +67,28 @@ impl Worker {
         info!(worker.name = %self.name, concurrency = self.settings.concurrency, "worker started");
         let steps = TaskTracker::new();
         tokio::select! {
-            () = self.claim_for_ever(&steps, &stop) => {}
+            () = self.claim_until(&stop, &steps) => {}
             () = self.sweep_for_ever() => {}
-            () = stop.cancelled() => {}
         }
         steps.close();
         steps.wait().await;
         info!(worker.name = %self.name, "worker stopped");
     }
 
-    async fn claim_for_ever(&self, steps: &TaskTracker, stop: &CancellationToken) {
+    async fn claim_until(&self, stop: &CancellationToken, steps: &TaskTracker) {
         let permits = Arc::new(Semaphore::new(self.settings.concurrency));
         loop {
-            // The semaphore is never closed.
-            let Ok(first) = permits.clone().acquire_owned().await else { return };
+            let Some(Ok(first)) = stop.run_until_cancelled(permits.clone().acquire_owned()).await else { return };
             let mut free = vec![first];
             while let Ok(permit) = permits.clone().try_acquire_owned() {
                 free.push(permit);
             }
             let limit = i64::try_from(free.len()).unwrap_or(i64::MAX);
+            // Runs to its end also when told to stop: a claim whose answer nobody reads would hold until its lease ends.
             match store::engine::claim_due(&self.gateway.db, &self.name, self.settings.lease, limit).await {
                 Ok(claimed) if claimed.is_empty() => {
                     drop(free);
-                    self.idle().await;
+                    stop.run_until_cancelled(self.idle()).await;
                 }
                 Ok(claimed) => {
                     for (export, permit) in claimed.into_iter().zip(free) {

@@ -42,6 +42,9 @@ pub struct Step<'a> {
 
 /// Does one step of a claimed export and lets it go. Whatever happens, the exchanges are kept.
 pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationToken) {
+    if stop.is_cancelled() {
+        return settle::settle(worker, &claimed, Stop::Interrupted(Interrupt::Shutdown)).await;
+    }
     let hold = Hold::start(worker, &claimed, stop);
     let exchanges = Exchanges::default();
     let running = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };

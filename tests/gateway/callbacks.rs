@@ -74,7 +74,7 @@ async fn without_a_public_url_no_callback_is_asked_for() {
 }
 
 /// Stands where the vendor believes the gateway to be, keeps the tokens and tells the gateway nothing.
-async fn interceptor() -> (String, Arc<Mutex<Vec<String>>>) {
+fn interceptor() -> (String, Arc<Mutex<Vec<String>>>) {
     let tokens = Arc::new(Mutex::new(Vec::new()));
     let seen = tokens.clone();
     let server = HttpServer::new(move || {
@@ -98,7 +98,7 @@ async fn call_back(gateway: &TestGateway, token: &str, body: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_is_a_hint_that_nobody_can_forge_or_wear_out() {
-    let (url, tokens) = interceptor().await;
+    let (url, tokens) = interceptor();
     let gateway = rarely_polled().flags(|flags| flags.public_url = Some(url)).start().await;
     let account = gateway.connect("braze").await;
     let began = Instant::now();

@@ -205,7 +205,7 @@ async fn one_case(gateway: &TestGateway, account: &DemoConnection, case: &Case) 
     match case.ends {
         Right => assert_right(gateway, account, &export, fault).await,
         Empty => {
-            assert_eq!((&export["state"], &export["result"]["records"]), (&json!("succeeded"), &json!(0)), "{shown:#}")
+            assert_eq!((&export["state"], &export["result"]["records"]), (&json!("succeeded"), &json!(0)), "{shown:#}");
         }
         Failed(code) => {
             assert_eq!((&export["state"], &export["error"]["code"]), (&json!("failed"), &json!(code)), "{shown:#}");

@@ -4,6 +4,7 @@
 mod callbacks;
 mod conformance;
 mod connections;
+mod crash;
 mod egress;
 mod events;
 mod exports;
@@ -13,6 +14,7 @@ mod idempotency;
 mod lifecycle;
 mod openapi;
 mod problems;
+mod process;
 mod queue;
 mod recorder;
 mod secrets;
