@@ -40,7 +40,7 @@ pub struct Step<'a> {
     pub exchanges: &'a Exchanges,
 }
 
-/// Does one step of a claimed export and lets it go. Whatever happens, the exchanges are kept.
+/// Does one step of a claimed export and lets it go. Whatever happens, the exchanges are kept, before it is let go.
 pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationToken) {
     if stop.is_cancelled() {
         return settle::settle(worker, &claimed, Stop::Interrupted(Interrupt::Shutdown)).await;
@@ -189,8 +189,15 @@ impl Step<'_> {
         let release =
             Release { after, phase, waiting_reason: None, vendor_status, failures: 0, outcome_unknown: false, warning };
         let id = self.claimed.export.export_id;
+        self.keep_exchanges().await;
         let held = store::engine::release(&self.worker.gateway.db, id, self.claimed.claim, &release).await?;
         settle::held(held)
+    }
+
+    /// Writes down what was exchanged so far. Done before the export is let go: whoever sees it move on, or holds it
+    /// next, finds the exchanges that moved it.
+    pub async fn keep_exchanges(&self) {
+        settle::keep_exchanges(self.worker, self.claimed, self.exchanges).await;
     }
 
     fn jitter(&self, pause: Duration) -> Duration {
