@@ -401,26 +401,26 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         assert!(began.elapsed() < PATIENCE, "never came: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
 
-/// Other callers, and the bytes on the disk.
-impl TestGateway {
-    /// A request with somebody's token, answered.
-    pub async fn ask(&self, token: &str, method: Method, path: &str) -> Answer {
-        Answer::of(self.anonymous(method, path).bearer_auth(token)).await
-    }
+        /// Other callers, and the bytes on the disk.
+        impl TestGateway {
+            /// A request with somebody's token, answered.
+            pub async fn ask(&self, token: &str, method: Method, path: &str) -> Answer {
+                Answer::of(self.anonymous(method, path).bearer_auth(token)).await
+            }
 
-    /// Every object in the store: its key and its bytes.
-    pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
-        let root = self.settings.storage_url.to_file_path().unwrap();
-        let with_bytes = |key: String| {
-            let bytes = fs::read(root.join(&key)).unwrap();
-            (key, bytes)
-        };
-        self.stored_files().into_iter().map(with_bytes).collect()
-    }
-}
+            /// Every object in the store: its key and its bytes.
+            pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
+                let root = self.settings.storage_url.to_file_path().unwrap();
+                let with_bytes = |key: String| {
+                    let bytes = fs::read(root.join(&key)).unwrap();
+                    (key, bytes)
+                };
+                self.stored_files().into_iter().map(with_bytes).collect()
+            }
+        }
 
-pub fn export_path(export: &Value) -> String {
-    format!("/v1/exports/{}", export["id"].as_str().unwrap())
-}
+        pub fn export_path(export: &Value) -> String {
+            format!("/v1/exports/{}", export["id"].as_str().unwrap())
+        }
     }
 }
