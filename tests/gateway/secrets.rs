@@ -1,75 +1,52 @@
 //! Nothing that grants access, and nobody's data, is in the log, in the database or in an answer: the real program
 //! with everything logged, and then a search.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, path::Path};
 
 use headgate::vendors::registry::{self, VENDORS};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
+use url::Url;
 
 use crate::{
+    process::Process,
     recorder::Recorder,
     support::{Answer, JWT_SECRET, MASTER_KEY, Setup, TestGateway, eventually, export_path, file_path, hex},
 };
 
-/// `headgate serve` as a process of its own.
-struct Process {
-    child: Child,
-    log: std::path::PathBuf,
+/// `headgate serve` on the gateway's database and files, with everything logged.
+fn serve(gateway: &TestGateway, public_url: &str) -> Process {
+    let folder = gateway.folder.path();
+    let settings = [
+        ("HEADGATE_LISTEN", "127.0.0.1:0"),
+        ("HEADGATE_PUBLIC_URL", public_url),
+        ("HEADGATE_DATABASE_URL", &gateway.database_url),
+        ("HEADGATE_DATABASE_MAX_CONNECTIONS", "8"),
+        ("HEADGATE_DATA_DIR", folder.to_str().unwrap()),
+        ("HEADGATE_MASTER_KEY", MASTER_KEY),
+        ("HEADGATE_JWT_SECRET", JWT_SECRET),
+        ("HEADGATE_EGRESS_ALLOW", "127.0.0.1/32"),
+        ("HEADGATE_POLL_MIN_MS", "50"),
+        ("HEADGATE_POLL_MAX_MS", "300"),
+        ("HEADGATE_LOG", "trace"),
+        ("HEADGATE_LOG_FORMAT", "json"),
+    ];
+    Process::start("serve", folder, &settings)
 }
 
-impl Process {
-    fn start(gateway: &TestGateway, public_url: &str) -> Self {
-        let log = gateway.folder.path().join("serve.log");
-        let child = Command::new(env!("CARGO_BIN_EXE_headgate"))
-            .arg("serve")
-            .current_dir(gateway.folder.path())
-            .env_clear()
-            .env("HEADGATE_LISTEN", "127.0.0.1:0")
-            .env("HEADGATE_PUBLIC_URL", public_url)
-            .env("HEADGATE_DATABASE_URL", &gateway.database_url)
-            .env("HEADGATE_DATABASE_MAX_CONNECTIONS", "8")
-            .env("HEADGATE_DATA_DIR", gateway.folder.path())
-            .env("HEADGATE_MASTER_KEY", MASTER_KEY)
-            .env("HEADGATE_JWT_SECRET", JWT_SECRET)
-            .env("HEADGATE_EGRESS_ALLOW", "127.0.0.1/32")
-            .env("HEADGATE_POLL_MIN_MS", "50")
-            .env("HEADGATE_POLL_MAX_MS", "300")
-            .env("HEADGATE_LOG", "trace")
-            .env("HEADGATE_LOG_FORMAT", "json")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        Self { child, log }
-    }
-
-    fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
-    }
-
-    /// Its address, once it listens.
-    async fn base(&self) -> String {
-        let address = eventually("the process listens", async || {
-            let log = self.log();
-            let line = log.lines().find(|line| line.contains("the API listens"))?;
-            Some(serde_json::from_str::<Value>(line).unwrap()["address"].as_str().unwrap().to_owned())
-        });
-        format!("http://{}/", address.await)
-    }
+/// What the process has said so far.
+fn log(gateway: &TestGateway) -> String {
+    String::from_utf8_lossy(&fs::read(gateway.folder.path().join("serve.log")).unwrap()).into_owned()
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+/// The address of the process, once it listens.
+async fn base(gateway: &TestGateway) -> Url {
+    let address = eventually("the process listens", async || {
+        let line = log(gateway).lines().find(|line| line.contains("the API listens")).map(str::to_owned)?;
+        Some(serde_json::from_str::<Value>(&line).unwrap()["address"].as_str().unwrap().to_owned())
+    });
+    Url::parse(&format!("http://{}/", address.await)).unwrap()
 }
 
 /// Every row of every table, as text.
@@ -159,8 +136,8 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
     let mut gateway = Setup::default().start().await;
     gateway.stop().await;
     let (vendor_side, callbacks) = (Recorder::start(Some(gateway.sandbox.base_url().clone())), Recorder::start(None));
-    let process = Process::start(&gateway, callbacks.url.as_str());
-    gateway.base = process.base().await.parse().unwrap();
+    let _process = serve(&gateway, callbacks.url.as_str());
+    gateway.base = base(&gateway).await;
     callbacks.lead_to(gateway.base.clone());
 
     let mut answers = Vec::new();
@@ -228,7 +205,7 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
     for (table, row) in rows {
         assert_nowhere(&table, &row, &secrets);
     }
-    let log = process.log();
+    let log = log(&gateway);
     assert!(log.contains("\"TRACE\"") && log.contains("the export succeeded"), "not everything was logged");
     for line in log.lines() {
         assert_nowhere("the log", line, &secrets);
