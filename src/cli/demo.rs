@@ -248,14 +248,10 @@ impl Caller {
         // curl sends GET by itself, and POST when there is a body.
         let by_itself = if body.is_some() { Method::POST } else { Method::GET };
         let method = if *method == by_itself { String::new() } else { format!("-X {method} ") };
-        let mut request = format!("   curl -s {method}$HEADGATE{path} -H \"authorization: Bearer ${}\"", self.variable);
-        if let Some(header) = header {
-            request += &format!(" -H '{header}'");
-        }
-        if let Some(body) = body {
-            request += &format!(" --json '{}'", in_lines(body));
-        }
-        say(&request);
+        let header = header.map(|header| format!(" -H '{header}'")).unwrap_or_default();
+        let body = body.map(|body| format!(" --json '{}'", in_lines(body))).unwrap_or_default();
+        let token = self.variable;
+        say(&format!("   curl -s {method}$HEADGATE{path} -H \"authorization: Bearer ${token}\"{header}{body}"));
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {

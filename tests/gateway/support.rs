@@ -29,7 +29,7 @@ pub const ALL_SCOPES: &str = "exports:read exports:write exports:download connec
 pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const JWT_SECRET: &str = "a-secret-of-these-tests-that-signs-nothing-else";
 /// Longer than anything here takes; a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// One Postgres for all tests of this process, kept between runs so that only the first pays for `initdb`.
 fn postgres() -> &'static Embedded {
@@ -152,7 +152,7 @@ impl TestGateway {
     pub fn token_for(&self, subject: &str, tenant: &str, scope: &str, connections: &[&str]) -> String {
         let grant = Grant { sub: subject, tenant, scope, connections: connections.to_vec() };
         let now = chrono::Utc::now().timestamp();
-        token::mint(&self.settings, &grant, now, Duration::from_secs(600)).unwrap()
+        token::mint(&self.settings, &grant, now, Duration::from_mins(10)).unwrap()
     }
 
     /// A request without a token.
