@@ -54,7 +54,7 @@ create table export (
     wake boolean not null default false,
     -- Failures in a row of the current step.
     failures integer not null default 0,
-    -- How often the vendor was asked to begin.
+    -- How often the vendor accepted to begin.
     submissions integer not null default 0,
     -- Written before the vendor is asked to begin and cleared with its answer: set without a ticket means that the
     -- answer was lost.

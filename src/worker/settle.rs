@@ -21,7 +21,7 @@ use crate::{
     vendors::{Exchanges, Next, VendorError},
 };
 
-/// How often the vendor is asked to begin the same export, all in all.
+/// How often the vendor may begin the same export, all in all.
 const MAX_SUBMISSIONS: i32 = 3;
 /// How often a file that arrives damaged is fetched again.
 const MAX_FETCHES: u32 = 3;

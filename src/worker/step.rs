@@ -186,6 +186,8 @@ impl Step<'_> {
         vendor_status: Option<&str>,
         warning: Option<&str>,
     ) -> Result<(), Stop> {
+        // Before letting go: whoever sees what a step did also sees its evidence, in order.
+        settle::keep_exchanges(self.worker, self.claimed, self.exchanges).await;
         let release =
             Release { after, phase, waiting_reason: None, vendor_status, failures: 0, outcome_unknown: false, warning };
         let id = self.claimed.export.export_id;
