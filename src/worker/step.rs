@@ -52,7 +52,7 @@ pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationTo
         error!("the step panicked; the export fails");
         Err(Stop::Fail(Box::new(Problem::new(Code::Internal, "a defect in Headgate ended this export"))))
     });
-    settle::keep_exchanges(worker, &claimed, &exchanges).await;
+    running.keep_exchanges().await;
     if let Err(stop) = outcome {
         settle::settle(worker, &claimed, stop).await;
     }
@@ -186,8 +186,6 @@ impl Step<'_> {
         vendor_status: Option<&str>,
         warning: Option<&str>,
     ) -> Result<(), Stop> {
-        // Before letting go: whoever sees what a step did also sees its evidence, in order.
-        settle::keep_exchanges(self.worker, self.claimed, self.exchanges).await;
         let release =
             Release { after, phase, waiting_reason: None, vendor_status, failures: 0, outcome_unknown: false, warning };
         let id = self.claimed.export.export_id;

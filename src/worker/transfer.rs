@@ -90,7 +90,6 @@ async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> 
     let (id, claim) = (export.export_id, step.claimed.claim);
     let transition = export.state.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
     let moved = step.hold.transfer().moved();
-    // First, so that whoever sees the success also sees its evidence.
     step.keep_exchanges().await;
     let mut tx = step.worker.gateway.db.begin().await?;
     let ttl = step.worker.settings.result_ttl;
