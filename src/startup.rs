@@ -20,7 +20,7 @@ use crate::{
     egress::EgressPolicy,
     embedded::Embedded,
     exports::retry::Spacing,
-    operations::Gateway,
+    operations::{Gateway, connections},
     results::{Limits, storage::Storage},
     store::{self, hub::Hub},
     vault::Vault,
@@ -78,6 +78,7 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let hub = Hub::default();
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
     let gateway = Gateway { db, vault, http, storage, hub };
+    connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
 
     let stopping = CancellationToken::new();
     let worker =

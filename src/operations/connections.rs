@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 use serde_json::Value;
 use sqlx::types::Json;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Caller, Error, Gateway, not_found};
 use crate::{
@@ -147,6 +147,24 @@ pub async fn rotate_credentials(
     tx.commit().await?;
     info!(connection = name, version = record.credential_version, "credentials replaced");
     Ok(record)
+}
+
+/// Seals every connection's data key under the current master key, so that an older one can be taken away. What was
+/// sealed with the data key stays as it is. A key that cannot be opened is left alone and told.
+pub async fn reseal_data_keys(gateway: &Gateway) -> Result<(), Error> {
+    let current = gateway.vault.current_key_id();
+    for connection in store::connections::not_sealed_under(&gateway.db, current).await? {
+        let name = &connection.record.name;
+        match gateway.data_key(&connection) {
+            Ok(key) => {
+                let sealed = gateway.vault.reseal_data_key(&key)?;
+                store::connections::replace_sealed_key(&gateway.db, &connection, &sealed.key_id, &sealed.bytes).await?;
+                info!(connection = name, "sealed the connection's key under the current master key");
+            }
+            Err(error) => warn!(connection = name, error = %error, "the connection's key cannot be opened"),
+        }
+    }
+    Ok(())
 }
 
 /// Asks the vendor whether address and credentials work; keeps the answer as the connection's health.

@@ -66,6 +66,37 @@ pub async fn sealed_by_id(db: impl PgExecutor<'_>, id: ConnectionId) -> sqlx::Re
     .await
 }
 
+/// Connections whose data key is sealed under another master key than this one.
+pub async fn not_sealed_under(db: impl PgExecutor<'_>, key_id: &str) -> sqlx::Result<Vec<SealedConnection>> {
+    sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        ", key_id, sealed_data_key, credentials from connection where key_id <> $1 order by name"
+    ))
+    .bind(key_id)
+    .fetch_all(db)
+    .await
+}
+
+/// Replaces the sealed form of the same data key, unless another process did so already.
+pub async fn replace_sealed_key(
+    db: impl PgExecutor<'_>,
+    old: &SealedConnection,
+    key_id: &str,
+    sealed_data_key: &[u8],
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "update connection set key_id = $3, sealed_data_key = $4 where connection_id = $1 and sealed_data_key = $2",
+    )
+    .bind(old.record.connection_id)
+    .bind(&old.sealed_data_key)
+    .bind(key_id)
+    .bind(sealed_data_key)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// Adds a connection; fails on a taken name.
 pub async fn insert(db: impl PgExecutor<'_>, connection: &SealedConnection) -> sqlx::Result<ConnectionRecord> {
     let SealedConnection { record, key_id, sealed_data_key, credentials } = connection;

@@ -1,13 +1,16 @@
 //! Vendor accounts: made, changed, checked and deleted by admins.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use headgate::{
+    config::{Flags, Settings},
     startup::Roles,
     vendors::registry::{self, VENDORS},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Setup, TestGateway, export_path, gateway};
+use crate::support::{Answer, MASTER_KEY, Setup, TestGateway, export_path, gateway};
 
 const PATH: &str = "/v1/connections/demo-braze";
 
@@ -273,4 +276,20 @@ async fn vendors_are_described_well_enough_to_make_a_connection_and_an_export() 
         assert!(account.fields.iter().all(|field| columns.contains(&&json!(field))));
     }
     gateway.get("/v1/vendors/salesforce").await.problem(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_key_is_changed_without_losing_an_account() {
+    const NEW_KEY: &str = "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=";
+    let mut gateway = gateway().await;
+    let account = gateway.connect("braze").await;
+    let both = format!("{NEW_KEY},{MASTER_KEY}");
+    for keys in [both.as_str(), NEW_KEY] {
+        gateway.stop().await;
+        let flags = Flags { master_key: Some(keys.into()), ..gateway.flags.clone() };
+        let file = gateway.folder.path().join("headgate.toml");
+        gateway.settings = Arc::new(Settings::resolve(&flags, &BTreeMap::new(), &file).unwrap());
+        gateway.start_again(Roles { api: true, worker: true }).await;
+        assert_eq!(gateway.records(&TestGateway::everybody(&account)).await.len(), 7);
+    }
 }
