@@ -26,7 +26,7 @@ use url::Url;
 
 pub use self::sources::{Effective, Flags};
 use self::sources::{Given, Layers};
-use crate::{exports::request::parse_duration, vault};
+use crate::{egress::EgressPolicy, exports::request::parse_duration, vault};
 
 /// The embedded Postgres has 100 places; a few stay free for its owner and for `psql`.
 const MAX_EMBEDDED_CONNECTIONS: u32 = 90;
@@ -60,8 +60,8 @@ pub struct Settings {
     pub jwt_issuer: Option<String>,
     pub jwt_audience: Option<String>,
     pub jwt_algorithms: Vec<Algorithm>,
-    /// Hosts and networks that may be reached although private, as written.
-    pub egress_allow: Vec<String>,
+    /// Which addresses may be called.
+    pub egress: EgressPolicy,
     /// Spacing of polls of one export: the first, and the widest.
     pub poll_min: Duration,
     pub poll_max: Duration,
@@ -169,7 +169,8 @@ impl Settings {
         let (token_key, jwt_algorithms) = token_settings(&mut from, &mut warnings)?;
         let jwt_issuer = from.optional("jwt_issuer")?;
         let jwt_audience = from.optional("jwt_audience")?;
-        let egress_allow = from.list("egress_allow", "")?;
+        let allowed = |text: &str| EgressPolicy::parse(text).map_err(|error| error.to_string());
+        let egress = from.parse("egress_allow", "", allowed)?;
 
         let poll_min = from.parse("poll_min_ms", "2000", |text| within(text, 1, 3_600_000))?;
         let poll_max = from.parse("poll_max_ms", "60000", |text| within(text, 1, 3_600_000))?;
@@ -209,7 +210,7 @@ impl Settings {
             jwt_issuer,
             jwt_audience,
             jwt_algorithms,
-            egress_allow,
+            egress,
             poll_min: Duration::from_millis(poll_min),
             poll_max: Duration::from_millis(poll_max),
             lease: Duration::from_secs(lease),

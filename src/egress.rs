@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 /// An entry of `HEADGATE_EGRESS_ALLOW` that is neither a host nor a CIDR.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` in HEADGATE_EGRESS_ALLOW is neither a host name, nor an IP address, nor a CIDR such as 10.1.0.0/16")]
+#[error("`{0}` is neither a host name, nor an IP address, nor a CIDR such as 10.1.0.0/16")]
 pub struct InvalidRule(String);
 
 /// Why an address may not be reached.

@@ -17,7 +17,6 @@ use crate::{
         auth::{AuthSettings, Authenticator, KeySource},
     },
     config::{Settings, TokenKey},
-    egress::EgressPolicy,
     embedded::Embedded,
     exports::retry::Spacing,
     operations::{Gateway, connections},
@@ -70,8 +69,7 @@ pub async fn database(settings: &Settings) -> anyhow::Result<(PgPool, Option<Emb
 /// Builds everything and starts it. The API answers when this returns.
 pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running> {
     let vault = Vault::new(settings.master_keys()?)?;
-    let egress = EgressPolicy::parse(&settings.egress_allow.join(","))?;
-    let http = Http::new(egress)?;
+    let http = Http::new(settings.egress.clone())?;
     let storage = Storage::open(&settings.storage_url)?;
     let (db, embedded) = database(settings).await?;
     store::migrate(&db).await.context("the database's schema cannot be brought up to date")?;

@@ -225,13 +225,6 @@ impl Layers {
         self.parse_optional(key, |text| Ok(text.to_owned()))
     }
 
-    /// A comma-separated list, without its empty parts.
-    pub(super) fn list(&mut self, key: &str, default: &str) -> Result<Vec<String>, Error> {
-        self.parse(key, default, |text| {
-            Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
-        })
-    }
-
     /// A secret, given as itself or in the file that `<key>_file` names; never both.
     pub(super) fn secret(&mut self, key: &str) -> Result<Option<Given>, Error> {
         let (plain, path) = (variable(key), variable(&format!("{key}_file")));

@@ -46,7 +46,7 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert_eq!(settings.lease, Duration::from_secs(30));
     assert_eq!(settings.result_ttl, Duration::from_hours(7 * 24));
     assert_eq!(settings.jwt_algorithms, [Algorithm::HS256]);
-    assert!(settings.egress_allow.is_empty() && settings.warnings.is_empty());
+    assert!(!settings.egress.allows([127, 0, 0, 1].into()) && settings.warnings.is_empty());
 }
 
 #[test]
@@ -189,9 +189,12 @@ fn impossible_values_and_pairs_are_refused_by_name() {
 #[test]
 fn a_list_is_comma_separated_or_a_list_in_the_file() {
     let settings = from_env(&[("HEADGATE_EGRESS_ALLOW", "127.0.0.1/32, vendor.internal,")]).unwrap();
-    assert_eq!(settings.egress_allow, ["127.0.0.1/32", "vendor.internal"]);
-    let settings = resolve(&Flags::default(), &[], "egress_allow = ['10.0.0.0/8', 'b']").unwrap();
-    assert_eq!(settings.egress_allow, ["10.0.0.0/8", "b"]);
+    let vendor = Url::parse("http://vendor.internal/").unwrap();
+    assert!(settings.egress.allows([127, 0, 0, 1].into()) && settings.egress.permits_by_name(&vendor));
+    let settings = resolve(&Flags::default(), &[], "egress_allow = ['10.0.0.0/8', 'vendor.internal']").unwrap();
+    assert!(settings.egress.allows([10, 1, 2, 3].into()) && settings.egress.permits_by_name(&vendor));
+    let refused = from_env(&[("HEADGATE_EGRESS_ALLOW", "127.0.0.1/32,10.0.0.0/99")]).err().unwrap().to_string();
+    assert!(refused.contains("HEADGATE_EGRESS_ALLOW") && refused.contains("10.0.0.0/99"), "{refused}");
 }
 
 #[test]
