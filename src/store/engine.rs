@@ -102,18 +102,16 @@ pub async fn renew_with_progress(
     id: ExportId,
     claim: Uuid,
     lease: Duration,
-    phase: Phase,
     moved: Moved,
 ) -> sqlx::Result<Option<State>> {
     sqlx::query_scalar(
-        "update export set due_at = now() + $3, phase = $4, records = $5, bytes_read = $6, bytes_written = $7, \
-         files_done = $8, files_total = $9, last_progress_at = now(), version = version + 1 \
+        "update export set due_at = now() + $3, records = $4, bytes_read = $5, bytes_written = $6, \
+         files_done = $7, files_total = $8, last_progress_at = now(), version = version + 1 \
          where export_id = $1 and claim = $2 returning state",
     )
     .bind(id)
     .bind(claim)
     .bind(interval(lease)?)
-    .bind(phase)
     .bind(moved.records)
     .bind(moved.bytes_read)
     .bind(moved.bytes_written)
@@ -284,6 +282,20 @@ pub async fn begin_transfer(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, 
     .bind(id)
     .bind(claim)
     .bind(files)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Says what a running export does next.
+pub async fn enter_phase(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, phase: Phase) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set phase = $3, version = version + 1 \
+         where export_id = $1 and claim = $2 and state = 'running'",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(phase)
     .execute(db)
     .await
     .map(Held::from)

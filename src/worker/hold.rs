@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI32, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::Worker;
 use crate::{
-    exports::state::{Phase, State},
+    exports::state::State,
     results::Meter,
     store::{
         self,
@@ -50,21 +50,12 @@ pub struct Hold {
 #[derive(Debug)]
 pub struct Transfer {
     pub meter: Meter,
-    phase: Mutex<Phase>,
     files_total: AtomicI32,
 }
 
 impl Transfer {
-    pub fn enter(&self, phase: Phase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
-    }
-
     pub fn expect_files(&self, total: i32) {
         self.files_total.store(total, Ordering::Relaxed);
-    }
-
-    fn phase(&self) -> Phase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What has been moved so far.
@@ -83,11 +74,7 @@ impl Hold {
     /// Begins the heartbeat of a fresh claim.
     pub fn start(worker: &Worker, claimed: &ClaimedExport, stop: CancellationToken) -> Self {
         let (interrupt, receiver) = watch::channel(None);
-        let transfer = Arc::new(Transfer {
-            meter: Meter::default(),
-            phase: Mutex::new(Phase::Downloading),
-            files_total: AtomicI32::new(0),
-        });
+        let transfer = Arc::new(Transfer { meter: Meter::default(), files_total: AtomicI32::new(0) });
         let beat = beat(worker.clone(), claimed.clone(), transfer.clone(), interrupt, stop);
         Self { interrupt: receiver, transfer, heartbeat: tokio::spawn(beat) }
     }
@@ -152,7 +139,7 @@ async fn beat(
         };
         let moved = transfer.moved();
         let state = if moved != noted {
-            store::engine::renew_with_progress(db, id, claimed.claim, lease, transfer.phase(), moved).await
+            store::engine::renew_with_progress(db, id, claimed.claim, lease, moved).await
         } else if hinted || renewed.elapsed() >= lease / 3 {
             store::engine::renew(db, id, claimed.claim, lease).await
         } else {

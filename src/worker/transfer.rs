@@ -52,7 +52,8 @@ pub async fn transfer(
         parts.push(Received { spooled, extension: file.extension });
     }
 
-    transfer.enter(Phase::Transforming);
+    let (db, id, claim) = (&step.worker.gateway.db, step.claimed.export.export_id, step.claimed.claim);
+    settle::held(store::engine::enter_phase(db, id, claim, Phase::Transforming).await?)?;
     let Parameters::AudienceMembers { selection, .. } = &request.parameters;
     let conversion = Conversion {
         dataset: request.dataset,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 const BOTH: &[&str] = &["braze", "growingio_cdp"];
-/// Enough that converting them takes seconds, since progress is noted every second; a CDP record is the quicker one.
+/// Enough that converting them takes a second or so; a CDP record is the quicker one.
 fn many(vendor: &str) -> u64 {
     let people = if vendor == "braze" { 8_000 } else { 20_000 };
     if cfg!(debug_assertions) { people } else { people * 30 }
