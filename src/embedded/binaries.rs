@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{
     Error,
     fetch::{self, Client},
-    place::{Account, Place, reaches},
+    place::{Account, CLUSTER, Place, reaches},
 };
 
 /// Our SQL needs no older one.
@@ -163,7 +163,7 @@ impl<'a> Search<'a> {
         let mut majors: Vec<String> = found.iter().map(|binaries| binaries.major.to_string()).collect();
         majors.dedup();
         Error::OtherMajor {
-            path: self.base.join("postgres"),
+            path: self.base.join(CLUSTER),
             cluster: self.major.unwrap_or_default(),
             found: majors.join(", "),
         }

@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::{
     Error,
     binaries::Binaries,
-    place::{Place, hand_over},
+    place::{CLUSTER, Place, hand_over},
     server::{command, ends_with_us},
 };
 
@@ -31,7 +31,7 @@ pub struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     pub fn of(place: &'a Place) -> Self {
-        Self { place, path: place.base.join("postgres") }
+        Self { place, path: place.base.join(CLUSTER) }
     }
 
     pub fn path(&self) -> &Path {

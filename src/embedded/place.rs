@@ -23,6 +23,8 @@ use tracing::info;
 use super::{Error, cluster::Cluster};
 use crate::data_dir;
 
+/// The folder of the cluster.
+pub const CLUSTER: &str = "postgres";
 /// Also the name of the socket: `.s.PGSQL.<port>`.
 pub const PORT: u16 = 5432;
 /// A socket's path has at most 107 bytes on Linux and 103 on macOS.
@@ -55,7 +57,7 @@ impl Place {
     /// Makes the folders that are missing and opens the way to them.
     pub fn prepare(data_dir: &Path) -> Result<Self, Error> {
         let data_dir = data_dir::create(data_dir).map_err(Error::file(data_dir))?;
-        let account = if rustix::process::geteuid().is_root() { Some(server_account()?) } else { None };
+        let account = if rustix::process::geteuid().is_root() { Some(account_for(&data_dir)?) } else { None };
         let base = match account {
             Some(account) => base_for(account, &data_dir)?,
             None => data_dir.clone(),
@@ -98,6 +100,13 @@ pub fn hand_over(path: &Path, account: Option<Account>) -> Result<(), Error> {
         Some(Account { uid, gid }) => chown(path, Some(uid), Some(gid)).map_err(Error::file(path)),
         None => Ok(()),
     }
+}
+
+/// Whom root's Postgres runs as. A cluster that an ordinary user made stays theirs: nobody else could read it, and
+/// given to another they could not go on with it.
+fn account_for(data_dir: &Path) -> Result<Account, Error> {
+    let owner = fs::metadata(data_dir.join(CLUSTER)).ok().map(|meta| Account { uid: meta.uid(), gid: meta.gid() });
+    owner.filter(|owner| owner.uid != 0).map_or_else(server_account, Ok)
 }
 
 fn server_account() -> Result<Account, Error> {

