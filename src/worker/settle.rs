@@ -8,7 +8,7 @@ use super::{Worker, hold::Interrupt};
 use crate::{
     exports::{
         problem::{Code, Problem, VendorBlame},
-        record::{AttemptRecord, Health},
+        record::AttemptRecord,
         retry::MAX_FAILURES,
         state::{Event, Phase, State},
     },
@@ -176,9 +176,6 @@ async fn vendor_error(
     let spacing = worker.settings.spacing;
     let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
     let problem = blame(claimed, &error);
-    if error.code == Code::VendorCredentialsRejected {
-        mark_unhealthy(worker, claimed, &error).await?;
-    }
     match error.next {
         Next::GiveUp => fail(worker, claimed, problem).await,
         Next::TryAgain { after, at_most } => {
@@ -273,16 +270,6 @@ fn blame(claimed: &ClaimedExport, error: &VendorError) -> Problem {
         message: Some(error.message.clone()),
     };
     Problem::new(error.code, error.message.clone()).with_vendor(vendor)
-}
-
-async fn mark_unhealthy(worker: &Worker, claimed: &ClaimedExport, error: &VendorError) -> sqlx::Result<()> {
-    let db = &worker.gateway.db;
-    let Some(connection) = store::connections::sealed_by_id(db, claimed.export.connection_id).await? else {
-        return Ok(());
-    };
-    warn!(connection = %connection.record.name, "the vendor rejected the credentials; the connection is unhealthy");
-    let (id, version) = (connection.record.connection_id, connection.record.credential_version);
-    store::connections::set_health(db, id, version, Health::Unhealthy, Some(&error.message)).await
 }
 
 async fn fail(worker: &Worker, claimed: &ClaimedExport, problem: Problem) -> sqlx::Result<()> {

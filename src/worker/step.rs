@@ -6,7 +6,7 @@ use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use url::Url;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     exports::{
         problem::{Code, Problem},
+        record::{ConnectionRecord, Health},
         request::ExportRequest,
         state::{Event, Phase, State},
     },
@@ -26,7 +27,7 @@ use crate::{
         self,
         engine::{ClaimedExport, Release},
     },
-    vendors::{DatasetSpec, Exchanges, Plan, Progress},
+    vendors::{DatasetSpec, Exchanges, Plan, Progress, VendorError},
 };
 
 /// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
@@ -80,10 +81,24 @@ impl Step<'_> {
             let problem = Problem::new(Code::DatasetNotSupported, "the vendor no longer offers this dataset");
             return Err(Stop::Fail(Box::new(problem)));
         };
-        match &self.claimed.ticket {
+        let outcome = match &self.claimed.ticket {
             None => self.submit(&account, &request, spec).await,
             Some(ticket) => self.follow(&account, &request, spec, ticket).await,
+        };
+        if let Err(Stop::Submission(error) | Stop::Vendor(error)) = &outcome
+            && error.code == Code::VendorCredentialsRejected
+        {
+            self.mark_unhealthy(&sealed.record, error).await?;
         }
+        outcome
+    }
+
+    /// Notes that the credentials this step used do not work; newer ones may.
+    async fn mark_unhealthy(&self, used: &ConnectionRecord, error: &VendorError) -> Result<(), Stop> {
+        warn!(connection = %used.name, "the vendor rejected the credentials");
+        let (db, detail) = (&self.worker.gateway.db, Some(error.message.as_str()));
+        let (id, version) = (used.connection_id, used.credential_version);
+        Ok(store::connections::set_health(db, id, version, Health::Unhealthy, detail).await?)
     }
 
     /// Asks the vendor to begin, once there is room for one more export.

@@ -9,6 +9,7 @@ use headgate::{
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use crate::support::{Answer, MASTER_KEY, Setup, TestGateway, export_path, gateway};
 
@@ -292,4 +293,22 @@ async fn a_master_key_is_changed_without_losing_an_account() {
         gateway.start_again(Roles { api: true, worker: true }).await;
         assert_eq!(gateway.records(&TestGateway::everybody(&account)).await.len(), 7);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_rejection_of_the_old_credentials_says_nothing_about_the_new_ones() {
+    let vendor = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = gateway().await;
+    let mut account = gateway.account("braze");
+    account.body["settings"]["base_url"] = json!(format!("http://{}/", vendor.local_addr().unwrap()));
+    assert_eq!(gateway.put(PATH, &account.body).await.status, StatusCode::CREATED);
+    let export = gateway.submit(&TestGateway::everybody(&account)).await;
+    let (mut call, _) = vendor.accept().await.unwrap();
+    // The call with the old key is on its way; now the key is replaced, and only then the vendor answers.
+    let renewed = gateway.post(&format!("{PATH}/credentials"), &json!({"credentials": {"api_key": "a-new-key"}})).await;
+    assert_eq!(renewed.json()["credential_version"], 2);
+    call.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await.unwrap();
+    let export = gateway.finished(&export).await;
+    assert_eq!(export["error"]["code"], "vendor_credentials_rejected", "{export:#}");
+    assert_eq!(gateway.get(PATH).await.json()["health"], "unknown");
 }
