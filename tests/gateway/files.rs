@@ -8,10 +8,11 @@ use flate2::read::GzDecoder;
 use headgate::vendors::registry::{self, VENDORS};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::{
     recorder::Recorder,
-    support::{Answer, Setup, TestGateway, export_path, file_path, gateway, hex, parse_lines},
+    support::{Answer, Setup, TestGateway, eventually, export_path, file_path, gateway, hex, parse_lines},
 };
 
 /// A gateway with one finished export of one file.
@@ -313,4 +314,26 @@ async fn an_empty_audience_is_a_success_without_records() {
             assert_eq!(answer.header("content-length"), "0");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_under_way_ends_whole_while_the_gateway_stops() {
+    // More than the sockets between us buffer, so that most of it is still to be sent when the gateway is told to stop.
+    let mut gateway = Setup::default().people(12_000).start().await;
+    let account = gateway.connect("braze").await;
+    let export = gateway.run(&TestGateway::everybody(&account)).await;
+    let file = &export["result"]["files"][0];
+    let mut download = gateway.request(Method::GET, &file_path(&export, file)).send().await.unwrap();
+    let mut received = download.chunk().await.unwrap().unwrap().len();
+    let stopping = tokio::spawn(gateway.running.take().unwrap().stop());
+    // Nobody new is let in: the gateway has begun to stop.
+    eventually("a closed door", async || TcpStream::connect(gateway.base.authority()).await.is_err().then_some(()))
+        .await;
+    assert!(!stopping.is_finished());
+    while let Some(chunk) = download.chunk().await.unwrap() {
+        received += chunk.len();
+    }
+    assert!(received > 15_000_000);
+    assert_eq!(json!(received), file["bytes"]);
+    stopping.await.unwrap();
 }
