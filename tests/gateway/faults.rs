@@ -151,7 +151,7 @@ fn every_fault_is_shown() {
         .filter_map(|case| case.fault.split('=').next())
         .chain(ELSEWHERE.iter().copied())
         .collect();
-    let mut known: Vec<_> = faults::known().iter().map(|fault| fault.name).collect();
+    let mut known: Vec<_> = faults::known().into_iter().map(|fault| fault.name).collect();
     shown.sort_unstable();
     shown.dedup();
     known.sort_unstable();

@@ -103,6 +103,7 @@ pub fn demo_connection(base: &Url) -> DemoConnection {
         fields: DEMO_FIELDS,
         truth: without_fields,
         faults: FAULTS,
+        datasets: &[],
     }
 }
 

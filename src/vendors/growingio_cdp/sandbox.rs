@@ -113,6 +113,7 @@ pub fn demo_connection(base: &Url) -> DemoConnection {
             person.cdp_user_v1(&mapping, &[])
         },
         faults: FAULTS,
+        datasets: &[],
     }
 }
 

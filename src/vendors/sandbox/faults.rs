@@ -1,19 +1,46 @@
 //! Faults by name. A vendor's simulator lists the ones it can show ([`FaultSpec`]); whoever runs the sandbox switches
-//! them on as `name` (always) or `name=3` (the next three times).
+//! them on as `name` (always) or `name=3` (the next three times). What can go wrong at any endpoint
+//! ([`EndpointFault`]) is listed once for each with [`FaultSpec::endpoint`].
 
-use std::{fmt, str::FromStr, sync::Mutex};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Mutex};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A fault that a simulator can show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FaultSpec {
-    /// `<vendor>.<thing>.<fault>`.
-    pub name: &'static str,
+    /// `<vendor>.<thing>.<fault>`; of an endpoint `<vendor>.<thing>` until it is spelled out.
+    pub name: Cow<'static, str>,
     /// What happens, for people.
-    pub says: &'static str,
+    pub says: Cow<'static, str>,
     /// What stands after `=`.
     pub takes: Takes,
+}
+
+/// What can go wrong at any endpoint that answers JSON or text at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointFault {
+    Unauthorized,
+    Forbidden,
+    RateLimited,
+    ServerError,
+    Html,
+    BadJson,
+    Cut,
+    Slow,
+}
+
+impl EndpointFault {
+    const ALL: [(Self, &'static str, &'static str); 8] = [
+        (Self::Unauthorized, "unauthorized", "401"),
+        (Self::Forbidden, "forbidden", "403"),
+        (Self::RateLimited, "rate_limited", "429"),
+        (Self::ServerError, "server_error", "a plain 5xx"),
+        (Self::Html, "html", "200 with a proxy's HTML page"),
+        (Self::BadJson, "bad_json", "success, but the answer breaks off and is consistent with its Content-Length"),
+        (Self::Cut, "cut", "the connection closes in the middle of the answer"),
+        (Self::Slow, "slow", "the answer comes at five bytes a second"),
+    ];
 }
 
 /// What may stand after `=` in a fault.
@@ -24,15 +51,35 @@ pub enum Takes {
     Times,
     /// An address; the fault always shows.
     Url,
+    /// How many times; the name is completed by that of an [`EndpointFault`].
+    Endpoint,
 }
 
 impl FaultSpec {
     pub const fn times(name: &'static str, says: &'static str) -> Self {
-        Self { name, says, takes: Takes::Times }
+        Self { name: Cow::Borrowed(name), says: Cow::Borrowed(says), takes: Takes::Times }
+    }
+
+    /// Everything that can go wrong at an endpoint, as `<name>.unauthorized` and so on. `says` is what it answers.
+    pub const fn endpoint(name: &'static str, says: &'static str) -> Self {
+        Self { name: Cow::Borrowed(name), says: Cow::Borrowed(says), takes: Takes::Endpoint }
+    }
+
+    /// The faults this stands for: itself, or those of an endpoint.
+    fn spelled_out(&self) -> Vec<Self> {
+        if self.takes != Takes::Endpoint {
+            return vec![self.clone()];
+        }
+        let each = |(_, suffix, what): &(EndpointFault, &str, &str)| Self {
+            name: format!("{}.{suffix}", self.name).into(),
+            says: format!("{}: {what}", self.says).into(),
+            takes: Takes::Times,
+        };
+        EndpointFault::ALL.iter().map(each).collect()
     }
 
     pub const fn url(name: &'static str, says: &'static str) -> Self {
-        Self { name, says, takes: Takes::Url }
+        Self { name: Cow::Borrowed(name), says: Cow::Borrowed(says), takes: Takes::Url }
     }
 }
 
@@ -51,9 +98,9 @@ pub enum BadFault {
     #[error("there is no fault `{0}`; the sandbox command's help lists them")]
     Unknown(String),
     #[error("`{0}` takes a number of times from 1, as in `{0}=3`, or nothing for always")]
-    NotTimes(&'static str),
+    NotTimes(String),
     #[error("`{0}` takes an address, as in `{0}=http://127.0.0.1:9/`")]
-    NotUrl(&'static str),
+    NotUrl(String),
 }
 
 impl Fault {
@@ -69,15 +116,15 @@ impl Fault {
         let spec =
             known().into_iter().find(|spec| spec.name == name).ok_or_else(|| BadFault::Unknown(name.to_owned()))?;
         match (spec.takes, value) {
-            (Takes::Times, None) => Ok(Self { spec, left: None, url: None }),
-            (Takes::Times, Some(value)) => match value.parse() {
+            (Takes::Times | Takes::Endpoint, None) => Ok(Self { spec, left: None, url: None }),
+            (Takes::Times | Takes::Endpoint, Some(value)) => match value.parse() {
                 Ok(times) if times > 0 => Ok(Self { spec, left: Some(times), url: None }),
-                _ => Err(BadFault::NotTimes(spec.name)),
+                _ => Err(BadFault::NotTimes(spec.name.into_owned())),
             },
             (Takes::Url, Some(value)) if url::Url::parse(value).is_ok() => {
                 Ok(Self { spec, left: None, url: Some(value.to_owned()) })
             }
-            (Takes::Url, _) => Err(BadFault::NotUrl(spec.name)),
+            (Takes::Url, _) => Err(BadFault::NotUrl(spec.name.into_owned())),
         }
     }
 }
@@ -92,7 +139,7 @@ impl FromStr for Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.spec.name)?;
+        f.write_str(&self.spec.name)?;
         match (self.left, &self.url) {
             (Some(left), _) => write!(f, "={left}"),
             (None, Some(url)) => write!(f, "={url}"),
@@ -116,14 +163,18 @@ impl<'de> Deserialize<'de> for Fault {
 /// Every fault of every vendor.
 pub fn known() -> Vec<FaultSpec> {
     let Ok(anywhere) = url::Url::parse("http://127.0.0.1/") else { return Vec::new() };
-    super::connections_at(&anywhere).iter().flat_map(|connection| connection.faults).copied().collect()
+    super::connections_at(&anywhere)
+        .iter()
+        .flat_map(|connection| connection.faults)
+        .flat_map(FaultSpec::spelled_out)
+        .collect()
 }
 
 /// Every fault, one a line with what it does: the end of the sandbox command's help.
 pub fn help() -> String {
     let known = known();
     let shown = |spec: &FaultSpec| match spec.takes {
-        Takes::Times => format!("{}[=N]", spec.name),
+        Takes::Times | Takes::Endpoint => format!("{}[=N]", spec.name),
         Takes::Url => format!("{}=<url>", spec.name),
     };
     let width = known.iter().map(|spec| shown(spec).len()).max().unwrap_or_default();
@@ -158,6 +209,12 @@ impl Faults {
         true
     }
 
+    /// Uses up one showing of one of the faults of the endpoint `thing`, if one is on.
+    pub(super) fn shows_endpoint(&self, thing: &str) -> Option<EndpointFault> {
+        let is_on = |(_, suffix, _): &&(EndpointFault, &str, &str)| self.shows(&format!("{thing}.{suffix}"));
+        EndpointFault::ALL.iter().find(is_on).map(|(fault, ..)| *fault)
+    }
+
     /// The address the fault was switched on with.
     pub(super) fn url(&self, name: &str) -> Option<String> {
         self.lock().iter().find(|fault| fault.spec.name == name)?.url.clone()
@@ -187,10 +244,10 @@ mod tests {
     #[test]
     fn a_fault_that_cannot_be_meant_is_refused() {
         assert_eq!(Fault::parse("braze.segment.mood"), Err(BadFault::Unknown("braze.segment.mood".into())));
-        assert_eq!(Fault::parse("braze.file.cut=0"), Err(BadFault::NotTimes("braze.file.cut")));
-        assert_eq!(Fault::parse("braze.file.cut=often"), Err(BadFault::NotTimes("braze.file.cut")));
-        assert_eq!(Fault::parse("braze.file.redirect"), Err(BadFault::NotUrl("braze.file.redirect")));
-        assert_eq!(Fault::parse("braze.file.redirect=elsewhere"), Err(BadFault::NotUrl("braze.file.redirect")));
+        assert_eq!(Fault::parse("braze.file.cut=0"), Err(BadFault::NotTimes("braze.file.cut".into())));
+        assert_eq!(Fault::parse("braze.file.cut=often"), Err(BadFault::NotTimes("braze.file.cut".into())));
+        assert_eq!(Fault::parse("braze.file.redirect"), Err(BadFault::NotUrl("braze.file.redirect".into())));
+        assert_eq!(Fault::parse("braze.file.redirect=elsewhere"), Err(BadFault::NotUrl("braze.file.redirect".into())));
     }
 
     #[test]
@@ -209,7 +266,7 @@ mod tests {
             assert!(!connection.faults.is_empty());
             assert!(connection.faults.iter().all(|fault| fault.name.starts_with(&format!("{}.", connection.vendor))));
         }
-        let mut names: Vec<_> = known().iter().map(|fault| fault.name).collect();
+        let mut names: Vec<_> = known().into_iter().map(|fault| fault.name).collect();
         names.sort_unstable();
         let count = names.len();
         names.dedup();

@@ -14,16 +14,18 @@ mod world;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
 pub use self::{
-    faults::{Fault, FaultSpec},
+    faults::{EndpointFault, Fault, FaultSpec},
     world::{Activity, Audience, Running, World},
 };
 use super::registry::VENDORS;
+use crate::exports::request::Dataset;
 
 /// How the sandbox behaves.
 #[derive(Debug, Clone)]
@@ -48,6 +50,23 @@ pub struct SandboxConfig {
     pub records_per_file: u64,
     /// How late a `slow` answer comes.
     pub slow_answer: Duration,
+    /// What time it is at the vendors.
+    pub clock: Clock,
+}
+
+/// The vendors' clock: the real one, unless a scenario sets another.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// What it shows when the sandbox starts; `None` is the real time.
+    pub start: Option<DateTime<Utc>>,
+    /// How many of its seconds pass in a real one.
+    pub speed: f64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: None, speed: 1.0 }
+    }
 }
 
 impl Default for SandboxConfig {
@@ -63,6 +82,7 @@ impl Default for SandboxConfig {
             link_life: Duration::from_hours(4),
             records_per_file: 5_000,
             slow_answer: Duration::from_secs(45),
+            clock: Clock::default(),
         }
     }
 }
@@ -85,6 +105,54 @@ pub struct DemoConnection {
     /// The faults this simulator can show.
     #[serde(skip)]
     pub faults: &'static [FaultSpec],
+    /// What else can be exported here, with what must come out.
+    #[serde(skip)]
+    pub datasets: &'static [DemoDataset],
+}
+
+/// One dataset of a simulator: requests that it can answer, and what they must yield.
+#[derive(Debug)]
+pub struct DemoDataset {
+    pub dataset: Dataset,
+    /// Tells several requests of one dataset apart, e.g. `canvas`; empty for the usual one.
+    pub name: &'static str,
+    /// `parameters` of an export with records.
+    pub parameters: fn(&World) -> Value,
+    /// `parameters` of an export without any, where the vendor can have one.
+    pub empty: Option<fn(&World) -> Value>,
+    /// The unified rows that come out of `parameters`, in any order.
+    pub truth: fn(&World) -> Vec<Value>,
+    /// Which fault shows which trouble in this dataset.
+    pub troubles: &'static [(Trouble, &'static str)],
+}
+
+/// What can happen to any export at any vendor. What Headgate must make of it is the same everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trouble {
+    /// Takes a while; succeeds.
+    Prepares,
+    /// A status nobody has documented, for a while; succeeds with a warning.
+    UnknownStatus,
+    /// Complete and consistent transport of data that lack their last part; never a success.
+    Partial,
+    /// A link that stopped working before it was fetched.
+    ExpiredLink,
+    /// 401: fails, and the connection turns unhealthy.
+    Unauthorized,
+    /// 403: fails.
+    Forbidden,
+    /// 429 for the request rate, a few times; succeeds.
+    RateLimited,
+    /// 429 because the vendor is at work on the same thing, a few times; succeeds.
+    Busy,
+    /// 5xx a few times; succeeds.
+    ServerError,
+    /// An answer that is not what is documented.
+    Malformed,
+    /// The connection closes in the middle, once; succeeds.
+    CutOff,
+    /// Bytes come, but too slowly for ever.
+    Slow,
 }
 
 /// Columns that every vendor's demo connection fills.

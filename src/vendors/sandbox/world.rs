@@ -4,13 +4,15 @@ use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{
     SandboxConfig,
-    faults::{Fault, Faults},
+    faults::{EndpointFault, Fault, Faults},
     people::Person,
 };
 
@@ -24,6 +26,7 @@ pub struct World {
     activity: Arc<Mutex<BTreeMap<&'static str, Activity>>>,
     shelves: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     http: reqwest::Client,
+    started: (Instant, DateTime<Utc>),
 }
 
 /// What clients did to one vendor's simulator since it started or was reset.
@@ -69,10 +72,17 @@ impl World {
             activity: Arc::default(),
             shelves: Mutex::default(),
             http: reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(10)).build()?,
+            started: (Instant::now(), config.clock.start.unwrap_or_else(Utc::now)),
             config,
         };
         world.faults.replace(world.config.faults.clone());
         Ok(world)
+    }
+
+    /// What time it is at the vendors.
+    pub fn now(&self) -> DateTime<Utc> {
+        let passed = self.started.0.elapsed().mul_f64(self.config.clock.speed);
+        self.started.1 + TimeDelta::from_std(passed).unwrap_or_default()
     }
 
     /// The person of that number.
@@ -105,6 +115,12 @@ impl World {
     /// Whether the fault shows now. Uses up one showing.
     pub fn fault(&self, name: &str) -> bool {
         self.faults.shows(name)
+    }
+
+    /// What goes wrong now at the endpoint that [`FaultSpec::endpoint`](super::FaultSpec::endpoint) lists as `thing`.
+    /// Uses up one showing.
+    pub fn endpoint_fault(&self, thing: &str) -> Option<EndpointFault> {
+        self.faults.shows_endpoint(thing)
     }
 
     /// The address of a fault that has one, if it is on.
