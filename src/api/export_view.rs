@@ -9,13 +9,14 @@ use utoipa::ToSchema;
 
 use crate::{
     exports::{
+        parameters::ParametersBody,
         problem::Problem,
         record::{AttemptRecord, EventRecord, ExportRecord, FileRecord},
-        request::{AudienceMembers, Dataset, Delivery, Format, Output, RecordSchema},
+        request::{Dataset, Delivery, Format, Output, RecordSchema},
         state::{Phase, State},
     },
     ids::{ExportId, FileId},
-    operations::{exports::ExportWithFiles, vendors},
+    operations::exports::ExportWithFiles,
 };
 
 /// One export job.
@@ -37,7 +38,7 @@ pub struct ExportView {
     pub vendor: String,
     pub dataset: Dataset,
     /// As they were sent.
-    #[schema(value_type = AudienceMembers)]
+    #[schema(value_type = ParametersBody)]
     pub parameters: Value,
     pub output: Output,
     pub delivery: Delivery,
@@ -296,7 +297,7 @@ impl ResultView {
             bytes: export.bytes_written,
             partial: false,
             data_as_of: export.data_as_of,
-            schema: is_unified.then(|| vendors::schema_of(&export.vendor, export.dataset)).flatten(),
+            schema: is_unified.then(|| export.dataset.schema().name),
             files: if availability == Availability::Available {
                 files.into_iter().map(FileView::from).collect()
             } else {

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
@@ -13,7 +13,12 @@ use super::{
 use crate::{
     exports::{
         fields::{ColumnType, UserColumn},
-        request::{AudienceKind, Dataset},
+        parameters::{
+            AudienceKind, Audiences, Dashboards, EventRules, Events, Messages, MetricSeries, RawEvents, Report,
+            Suppressions, UserProfiles,
+        },
+        request::Dataset,
+        schema::{Column, Schema},
     },
     operations::vendors as operation,
 };
@@ -124,9 +129,9 @@ fn view(name: &str) -> Option<VendorView> {
     let spec = operation::get_vendor(name)?;
     let datasets = spec.datasets.iter().map(|dataset| DatasetView {
         dataset: dataset.dataset,
-        schema: dataset.schema,
+        schema: dataset.dataset.schema().name,
         parameters: parameters_schema(dataset.dataset, dataset.audience_kinds),
-        columns: columns(dataset.schema, dataset.columns),
+        columns: columns(dataset.dataset.schema(), dataset.filled),
         limits: dataset.limits,
         typical_latency: dataset.typical_latency,
         stall_window: iso_8601(dataset.stall_window.as_secs()),
@@ -142,24 +147,62 @@ fn view(name: &str) -> Option<VendorView> {
     })
 }
 
-fn columns(schema: &str, filled: &[UserColumn]) -> Vec<ColumnView> {
-    if schema != "user.v1" {
-        return Vec::new();
-    }
-    let view = |column: &UserColumn| ColumnView {
-        name: column.name(),
-        kind: column.kind(),
-        description: column.description(),
-        filled: filled.contains(column),
+fn columns(schema: &Schema, filled: &[&str]) -> Vec<ColumnView> {
+    let view = |column: &Column| ColumnView {
+        name: column.name,
+        kind: column.kind,
+        description: column.description,
+        filled: filled.contains(&column.name),
     };
-    UserColumn::ALL.iter().map(view).collect()
+    schema.columns.iter().map(view).collect()
 }
 
 /// What [`ExportRequest::parse`](crate::exports::request::ExportRequest::parse) accepts, for the vendor's kinds of audience.
 fn parameters_schema(dataset: Dataset, kinds: &[AudienceKind]) -> Value {
-    if dataset != Dataset::AudienceMembers {
-        return json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"});
+    match dataset {
+        Dataset::AudienceMembers => audience_members_schema(kinds),
+        Dataset::UserProfiles => self_contained::<UserProfiles>(),
+        Dataset::RawEvents => self_contained::<RawEvents>(),
+        Dataset::Report => self_contained::<Report>(),
+        Dataset::MetricSeries => self_contained::<MetricSeries>(),
+        Dataset::Audiences => self_contained::<Audiences>(),
+        Dataset::Dashboards => self_contained::<Dashboards>(),
+        Dataset::EventRules => self_contained::<EventRules>(),
+        Dataset::Suppressions => self_contained::<Suppressions>(),
+        Dataset::Campaigns | Dataset::Canvases => self_contained::<Messages>(),
+        Dataset::Events => self_contained::<Events>(),
     }
+}
+
+/// The schema of a type with everything it refers to below `$defs`.
+fn self_contained<T: ToSchema>() -> Value {
+    let mut referred = Vec::new();
+    T::schemas(&mut referred);
+    let defs: Map<String, Value> =
+        referred.into_iter().filter_map(|(name, schema)| Some((name, serde_json::to_value(schema).ok()?))).collect();
+    let mut schema = serde_json::to_value(T::schema()).unwrap_or_default();
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    if !defs.is_empty() {
+        schema["$defs"] = Value::Object(defs);
+    }
+    point_into_defs(&mut schema);
+    schema
+}
+
+fn point_into_defs(schema: &mut Value) {
+    match schema {
+        Value::String(text) => {
+            if let Some(name) = text.strip_prefix("#/components/schemas/") {
+                *text = format!("#/$defs/{name}");
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(point_into_defs),
+        Value::Object(members) => members.values_mut().for_each(point_into_defs),
+        _ => {}
+    }
+}
+
+fn audience_members_schema(kinds: &[AudienceKind]) -> Value {
     let audiences: Vec<_> = kinds.iter().copied().map(audience_schema).collect();
     let names: Vec<_> = UserColumn::ALL.iter().map(|column| column.name()).collect();
     json!({
@@ -174,6 +217,11 @@ fn parameters_schema(dataset: Dataset, kinds: &[AudienceKind]) -> Value {
                 "type": "array",
                 "maxItems": 1000,
                 "items": {"anyOf": [{"enum": names}, {"type": "string", "pattern": "^(attributes|activity)\\..+$"}]},
+            },
+            "refresh": {
+                "description": "Has the vendor compute the audience anew first, where it can.",
+                "type": "boolean",
+                "default": false,
             },
         },
     })
@@ -207,6 +255,7 @@ fn iso_8601(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exports::schema;
 
     #[test]
     fn only_a_control_group_has_no_id() {
@@ -218,7 +267,7 @@ mod tests {
 
     #[test]
     fn every_column_is_published_with_its_type() {
-        let columns = serde_json::to_value(columns("user.v1", &[UserColumn::Email])).unwrap();
+        let columns = serde_json::to_value(columns(&schema::USER, &["email"])).unwrap();
         assert_eq!(columns.as_array().unwrap().len(), UserColumn::ALL.len());
         assert_eq!(columns[3]["name"], "email");
         assert_eq!((&columns[3]["type"], &columns[3]["filled"]), (&json!("text"), &json!(true)));

@@ -3,9 +3,13 @@
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
 pub mod fields;
+pub mod parameters;
 pub mod problem;
 pub mod record;
+pub mod records;
 pub mod request;
 pub mod retry;
+pub mod rows;
+pub mod schema;
 pub mod state;
 pub mod user;

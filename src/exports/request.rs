@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{fields::Selection, problem::FieldError};
+use super::{
+    parameters::{Parameters, ParametersBody},
+    problem::FieldError,
+};
 
 /// From acceptance to the end, unless the caller says otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_hours(6);
@@ -17,7 +20,6 @@ pub const MAX_DEADLINE: Duration = Duration::from_hours(48);
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 255;
-const MAX_FIELDS: usize = 1000;
 
 /// What can be exported, named the same for every vendor. `GET /v1/vendors` says which vendor has which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -68,7 +70,7 @@ pub struct SubmitExport {
     pub dataset: Dataset,
     /// What of the dataset; the shape depends on `dataset`, see `GET /v1/vendors/{vendor}`.
     #[serde(default = "empty_object")]
-    #[schema(value_type = AudienceMembers)]
+    #[schema(value_type = ParametersBody)]
     pub parameters: Value,
     #[serde(default)]
     pub output: Output,
@@ -91,49 +93,6 @@ pub struct SubmitExport {
 
 fn empty_object() -> Value {
     Value::Object(serde_json::Map::new())
-}
-
-/// Parameters of `audience_members`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AudienceMembers {
-    pub audience: Audience,
-    /// Columns of `user.v1`, or one member of an object column as `attributes.<name>` or `activity.<name>`.
-    /// Without it every column the vendor can fill comes out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(example = json!(["user_id", "email", "attributes.plan"]))]
-    pub fields: Vec<String>,
-}
-
-/// A group of users at the vendor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Audience {
-    pub kind: AudienceKind,
-    /// What the vendor's API wants: Braze `segment_id`, CDP `tagKey` or `segmentKey`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "5a1b0c2d-0000-4000-8000-000000000001")]
-    pub id: Option<String>,
-}
-
-/// What kind of group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AudienceKind {
-    Segment,
-    Tag,
-    GlobalControlGroup,
-}
-
-impl AudienceKind {
-    /// The name in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Segment => "segment",
-            Self::Tag => "tag",
-            Self::GlobalControlGroup => "global_control_group",
-        }
-    }
 }
 
 /// How result files look.
@@ -177,7 +136,7 @@ impl Compression {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordSchema {
-    /// The same columns for every vendor, `user.v1` for users.
+    /// The same columns for every vendor, e.g. `user.v1` for users.
     #[default]
     Unified,
     /// The vendor's own record, re-encoded.
@@ -212,14 +171,8 @@ pub struct ExportRequest {
     pub output: Output,
 }
 
-/// Checked parameters, by dataset.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parameters {
-    AudienceMembers { audience: Audience, selection: Selection },
-}
-
 impl ExportRequest {
-    /// Checks what can be checked without knowing the vendor. Call only for a dataset that some vendor offers.
+    /// Checks what can be checked without knowing the vendor.
     ///
     /// # Errors
     /// Every field that is wrong, with its pointer.
@@ -232,54 +185,8 @@ impl ExportRequest {
                 "`raw` keeps the vendor's bytes as they are; use `none`",
             ));
         }
-        let parameters = match dataset {
-            Dataset::AudienceMembers => Self::audience_members(parameters),
-            other => Err(vec![FieldError::new(
-                "/dataset",
-                "not_supported",
-                format!("`{}` cannot be exported yet", other.as_str()),
-            )]),
-        };
-        match parameters {
+        match Parameters::parse(dataset, parameters) {
             Ok(parameters) if errors.is_empty() => Ok(Self { dataset, parameters, output }),
-            Ok(_) => Err(errors),
-            Err(more) => Err([errors, more].concat()),
-        }
-    }
-
-    fn audience_members(parameters: &Value) -> Result<Parameters, Vec<FieldError>> {
-        let AudienceMembers { audience, fields } =
-            from_json(parameters.clone(), "/parameters").map_err(|error| vec![error])?;
-        let mut errors = Vec::new();
-        match (audience.kind, audience.id.as_deref()) {
-            (AudienceKind::GlobalControlGroup, Some(_)) => {
-                errors.push(FieldError::new(
-                    "/parameters/audience/id",
-                    "not_allowed",
-                    "a global control group has no id",
-                ));
-            }
-            (AudienceKind::Segment | AudienceKind::Tag, None) => {
-                errors.push(FieldError::new(
-                    "/parameters/audience/id",
-                    "required",
-                    "an audience of this kind needs its id",
-                ));
-            }
-            (_, Some(id)) if id.trim().is_empty() || id.len() > 255 || id.chars().any(char::is_control) => {
-                errors.push(FieldError::new(
-                    "/parameters/audience/id",
-                    "invalid",
-                    "an id is 1 to 255 printable characters",
-                ));
-            }
-            _ => {}
-        }
-        if fields.len() > MAX_FIELDS {
-            errors.push(FieldError::new("/parameters/fields", "too_many", format!("at most {MAX_FIELDS} fields")));
-        }
-        match Selection::parse(&fields) {
-            Ok(selection) if errors.is_empty() => Ok(Parameters::AudienceMembers { audience, selection }),
             Ok(_) => Err(errors),
             Err(more) => Err([errors, more].concat()),
         }
@@ -399,10 +306,6 @@ mod tests {
         from_json(value, "")
     }
 
-    fn parse(parameters: &Value) -> Result<ExportRequest, Vec<FieldError>> {
-        ExportRequest::parse(Dataset::AudienceMembers, parameters, Output::default())
-    }
-
     #[test]
     fn unknown_and_missing_fields_are_pointed_at() {
         let pointer = |value| body(value).unwrap_err().pointer;
@@ -416,17 +319,6 @@ mod tests {
             pointer(json!({"connection": "c", "dataset": "audience_members", "output": {"format": "xlsx"}})),
             "/output/format"
         );
-        assert_eq!(
-            parse(&json!({"audience": {"kind": "segment", "id": "x", "a/b": 1}})).unwrap_err()[0].pointer,
-            "/parameters/audience/a~1b"
-        );
-    }
-
-    #[test]
-    fn an_audience_has_an_id_unless_it_is_the_control_group() {
-        assert_eq!(parse(&json!({"audience": {"kind": "segment"}})).unwrap_err()[0].pointer, "/parameters/audience/id");
-        assert!(parse(&json!({"audience": {"kind": "global_control_group"}})).is_ok());
-        assert!(parse(&json!({"audience": {"kind": "tag", "id": " "}})).is_err());
     }
 
     #[test]

@@ -21,6 +21,12 @@ impl Spacing {
         asked_for.map_or(own, |asked| asked.max(self.min))
     }
 
+    /// The same, `factor` times wider.
+    #[must_use]
+    pub fn times(self, factor: u32) -> Self {
+        Self { min: self.min * factor, max: self.max * factor }
+    }
+
     /// The pause after the `failures`-th failure in a row (from 1): doubles from `min` up to `max`.
     /// The vendor's own `asked_for` wins when it is longer.
     pub fn backoff(self, failures: u32, asked_for: Option<Duration>) -> Duration {

@@ -1,5 +1,5 @@
 //! One user as `user.v1`: a row borrowed from the vendor's bytes, and how it is written as JSON.
-//! Vendors fill a [`UserRow`] from one of their records through [`UserRecords`]; nothing here knows a vendor.
+//! Vendors fill a [`UserRow`] from one of their records; nothing here knows a vendor.
 
 use std::borrow::Cow;
 
@@ -7,26 +7,6 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::fields::{Selection, UserColumn, Wanted};
-
-/// A record that cannot be read. Says why, never what stood in it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadRecord(pub Cow<'static, str>);
-
-/// How one vendor's user records are read.
-pub trait UserRecords: Send + Sync {
-    /// Reads one record (one line, without its line end) as a row of `user.v1`.
-    ///
-    /// # Errors
-    /// When the record is not what the vendor documents.
-    fn unified<'a>(&self, record: &'a [u8]) -> Result<UserRow<'a>, BadRecord>;
-
-    /// Appends the vendor's own record to `out` as one line of JSON without a line end, with only what was selected.
-    ///
-    /// # Errors
-    /// When the record is not what the vendor documents.
-    fn vendor(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), BadRecord>;
-}
 
 /// One user. Text columns are set by [`UserRow::set`]; the object columns are pairs in the vendor's order.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::{Error, Gateway};
+use super::{Error, Gateway, shared::SharedInPostgres};
 use crate::{
     exports::problem::{FieldError, Problem},
     ids::{ConnectionId, ExportId},
@@ -63,7 +63,8 @@ impl Gateway {
         credentials: BTreeMap<String, SecretString>,
         mapping: Mapping,
     ) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
-        (spec.connect)(Account { settings, credentials, mapping, http: self.http.clone() })
+        let shared = SharedInPostgres { db: self.db.clone(), vault: self.vault.clone(), vendor: spec.name };
+        (spec.connect)(Account { settings, credentials, mapping, http: self.http.clone(), shared: Arc::new(shared) })
     }
 
     pub(super) fn data_key(&self, sealed: &SealedConnection) -> Result<DataKey, crate::vault::Error> {

@@ -169,7 +169,7 @@ async fn insert(
         labels: &body.labels,
         deadline: accepted.deadline,
         warnings: &accepted.plan.warnings,
-        exclusive_key: accepted.plan.exclusive_key.as_deref(),
+        exclusive_key: accepted.plan.exclusive_key(),
         retry_of,
     };
     Ok(store::exports::insert(tx, &new).await?)

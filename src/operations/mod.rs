@@ -7,6 +7,7 @@ pub mod connections;
 pub mod exports;
 pub mod files;
 pub mod health;
+mod shared;
 pub mod vendors;
 
 use glob::Pattern;

@@ -66,7 +66,7 @@ pub struct Place {
 }
 
 impl Place {
-    const fn file(file: usize, checked: bool) -> Self {
+    pub(super) const fn file(file: usize, checked: bool) -> Self {
         Self { file, member: None, checked }
     }
 

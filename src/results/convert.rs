@@ -21,8 +21,8 @@ use crate::{
     exports::{
         fields::Selection,
         problem::Code,
+        records::Records,
         request::{Dataset, Output},
-        user::UserRecords,
     },
     ids::FileId,
 };
@@ -38,7 +38,7 @@ pub struct Conversion {
     pub output: Output,
     /// The columns of unified records. Vendor records are narrowed by `records` itself.
     pub selection: Selection,
-    pub records: Arc<dyn UserRecords>,
+    pub records: Arc<dyn Records>,
     pub limits: Limits,
 }
 
@@ -47,6 +47,8 @@ pub struct Received {
     pub spooled: Spooled,
     /// The extension the vendor promises, without the dot. What the bytes say beats it.
     pub extension: Cow<'static, str>,
+    /// What is in it, for [`Records::member`].
+    pub tag: Cow<'static, str>,
 }
 
 /// One stored result file, as the manifest shows it.
@@ -55,9 +57,9 @@ pub struct StoredFile {
     pub file_id: FileId,
     pub name: String,
     pub object_key: String,
-    pub media_type: &'static str,
+    pub media_type: Cow<'static, str>,
     /// `none` or `gzip`: what the file is, whoever packed it.
-    pub compression: &'static str,
+    pub compression: Cow<'static, str>,
     /// As stored.
     pub bytes: u64,
     /// Unknown for `raw`.
@@ -150,8 +152,8 @@ impl Delivery<'_> {
                         file_id: FileId::new(),
                         object_key: self.key(&heading.name),
                         name: heading.name,
-                        media_type: heading.media_type,
-                        compression: heading.compression,
+                        media_type: heading.media_type.into(),
+                        compression: heading.compression.into(),
                         bytes: footing.bytes,
                         records: footing.records,
                         sha256: footing.sha256,

@@ -1,10 +1,12 @@
 //! Vendor files in, result files out, streamed: nothing here holds a whole file in memory.
 //! A vendor file is received to a nameless temporary file ([`spool`]), its members are unpacked under limits
-//! ([`archive`]), their records are converted and hashed on the way ([`convert`](mod@convert)) to the object store
+//! ([`archive`]) and cut into records ([`cut`]), which are converted and hashed on the way ([`convert`](mod@convert)) to the object store
 //! ([`storage`]). Start at [`convert::convert`].
 
 pub mod archive;
+pub mod compose;
 pub mod convert;
+mod cut;
 pub mod spool;
 pub mod storage;
 
@@ -98,8 +100,8 @@ impl Meter {
         self.0.files_done.load(Ordering::Relaxed)
     }
 
-    fn count_record(&self) {
-        self.0.records.fetch_add(1, Ordering::Relaxed);
+    fn count_records(&self, count: u64) {
+        self.0.records.fetch_add(count, Ordering::Relaxed);
     }
 
     fn count_read(&self, bytes: usize) {

@@ -63,6 +63,11 @@ pub fn claim_prefix(export: ExportId, claim: impl fmt::Display) -> String {
     format!("exports/{export}/{claim}")
 }
 
+/// Everything that is kept of one part of an export, whoever wrote it.
+pub fn part_prefix(export: ExportId, part: i32) -> String {
+    format!("exports/{export}/parts/{part:06}")
+}
+
 /// The store of result files; cheap to clone.
 #[derive(Clone)]
 pub struct Storage {

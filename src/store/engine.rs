@@ -31,6 +31,7 @@ pub struct ClaimedExport {
     pub submit_intent_at: Option<DateTime<Utc>>,
     pub submitted_at: Option<DateTime<Utc>>,
     pub ticket: Option<Vec<u8>>,
+    pub called_back_at: Option<DateTime<Utc>>,
     /// The database's clock at the claim.
     pub now: DateTime<Utc>,
 }
@@ -47,7 +48,7 @@ pub async fn claim_due(
         "update export set claim = gen_random_uuid(), claimed_by = $1, due_at = now() + $2, wake = false \
          where export_id in (select export_id from export where finished_at is null and due_at <= now() \
                              order by due_at limit $3 for update skip locked) \
-         returning now() as now, claim, failures, submissions, submit_intent_at, submitted_at, ticket, ",
+         returning now() as now, claim, failures, submissions, submit_intent_at, submitted_at, ticket, called_back_at, ",
         export_columns!()
     ))
     .bind(worker)
@@ -181,6 +182,63 @@ pub async fn begin_submission(
     .bind(callback_token_sha256)
     .bind(transition.from())
     .bind(transition.to())
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// The parts of an export can be asked for now.
+pub async fn begin_parts(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    transition: Transition,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set state = $4, phase = 'vendor_processing', waiting_reason = null, retry_at = null, \
+         started_at = coalesce(started_at, now()), last_progress_at = now(), data_as_of = now(), \
+         version = version + 1 where export_id = $1 and claim = $2 and state = $3",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(transition.from())
+    .bind(transition.to())
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Keeps what the vendor gave for the next stage of the same job.
+pub async fn replace_ticket(
+    db: impl PgExecutor<'_>,
+    id: ExportId,
+    claim: Uuid,
+    ticket: &[u8],
+    reference: Option<&str>,
+) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set ticket = $3, vendor_reference = coalesce($4, vendor_reference), submitted_at = now(), \
+         failures = 0, attempt = 1, retry_at = null, last_progress_at = now(), version = version + 1 \
+         where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(ticket)
+    .bind(reference)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Adds what a caller should know, unless it is there already.
+pub async fn add_warning(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, warning: &str) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set warnings = case when warnings ? $3 then warnings else warnings || to_jsonb($3::text) end, \
+         version = version + 1 where export_id = $1 and claim = $2",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(warning)
     .execute(db)
     .await
     .map(Held::from)

@@ -141,6 +141,11 @@ pub async fn list(db: impl PgExecutor<'_>, page: &Page<'_>) -> sqlx::Result<Vec<
     .await
 }
 
+/// What an export must not share at the vendor, if anything.
+pub async fn exclusive_key(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar("select exclusive_key from export where export_id = $1").bind(id).fetch_one(db).await
+}
+
 /// Moves a locked export on and has a worker look at it.
 pub async fn request_cancel(
     db: impl PgExecutor<'_>,
@@ -245,7 +250,7 @@ pub async fn insert_key(
 /// Has a worker look now at the live export that was given this callback token; `false` when there is none.
 pub async fn wake_by_callback(db: impl PgExecutor<'_>, token_sha256: &[u8]) -> sqlx::Result<bool> {
     sqlx::query(
-        "update export set wake = finished_at is null, \
+        "update export set wake = finished_at is null, called_back_at = coalesce(called_back_at, now()), \
          due_at = case when claim is null and finished_at is null then now() else due_at end \
          where callback_token_sha256 = $1",
     )

@@ -1,12 +1,15 @@
 //! All SQL: one function per statement, rows to types. Decides nothing. Every write of a worker names the claim it
 //! holds; [`Held::Lost`] means that another worker has the export now.
 
+pub mod budgets;
 pub mod connections;
 pub mod engine;
 pub mod exports;
 pub mod files;
 pub mod hub;
+pub mod parts;
 pub mod slots;
+pub mod tokens;
 
 use sqlx::{PgPool, postgres::PgQueryResult};
 

@@ -44,6 +44,24 @@ pub async fn room(
     .await
 }
 
+/// Whether another live export at the vendor, over whatever connection, hangs on the same exclusive key.
+pub async fn is_shared(
+    db: impl PgExecutor<'_>,
+    vendor: &str,
+    export: ExportId,
+    exclusive_key: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from export where vendor = $1 and exclusive_key = $3 and export_id <> $2 \
+         and finished_at is null and (ticket is not null or submit_intent_at is not null))",
+    )
+    .bind(vendor)
+    .bind(export)
+    .bind(exclusive_key)
+    .fetch_one(db)
+    .await
+}
+
 /// Takes a slot; a second time is fine.
 pub async fn take(
     db: impl PgExecutor<'_>,

@@ -12,10 +12,12 @@ pub mod sandbox;
 #[cfg(test)]
 mod scripted;
 mod settings;
+pub mod shared;
 
 use std::{
     borrow::Cow,
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -31,10 +33,11 @@ use url::Url;
 use utoipa::ToSchema;
 
 use crate::exports::{
-    fields::UserColumn,
+    parameters::AudienceKind,
     problem::{Code, FieldError},
-    request::{AudienceKind, Dataset, ExportRequest},
-    user::UserRecords,
+    records::Records,
+    request::{Dataset, ExportRequest},
+    rows::CatalogRow,
 };
 
 /// What a vendor offers. The API validates against it and publishes it; the sandbox is started from it.
@@ -45,8 +48,10 @@ pub struct VendorSpec {
     pub datasets: &'static [DatasetSpec],
     /// JSON Schema of a connection's `settings`.
     pub settings_schema: fn() -> Value,
-    /// What `credentials` must hold; every value is a string.
+    /// What `credentials` may hold; every value is a string.
     pub credentials: &'static [CredentialSpec],
+    /// What can be listed live.
+    pub catalogs: &'static [CatalogKind],
     /// Builds an adapter; refuses settings that cannot work, with pointers below `/settings`.
     pub connect: Connect,
     /// Adds the simulator's routes.
@@ -61,17 +66,47 @@ pub type Connect = fn(Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>>;
 /// One dataset of a vendor.
 pub struct DatasetSpec {
     pub dataset: Dataset,
-    /// The unified schema of its records.
-    pub schema: &'static str,
+    /// For a dataset of audiences.
     pub audience_kinds: &'static [AudienceKind],
-    /// Columns the vendor can fill without a mapping.
-    pub columns: &'static [UserColumn],
+    /// Columns of the dataset's schema that the vendor can fill without a mapping.
+    pub filled: &'static [&'static str],
     /// For people: how long it usually takes.
     pub typical_latency: &'static str,
     /// With no sign of progress for this long, the export fails as stalled.
     pub stall_window: Duration,
+    /// How many times further apart than usual the vendor wants to be asked.
+    pub poll_factor: u32,
     /// Limits of the vendor, in words.
     pub limits: &'static [&'static str],
+}
+
+/// A list that a vendor gives at once, for choosing ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CatalogKind {
+    Audiences,
+    Dashboards,
+    Campaigns,
+    Canvases,
+    Events,
+}
+
+/// What of a catalog is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogQuery {
+    pub kind: CatalogKind,
+    /// Of `dashboards`: the charts of this one.
+    pub id: Option<String>,
+    /// Where the last page ended, as the adapter said.
+    pub after: Option<String>,
+}
+
+/// One page of a catalog; how many rows it has is the vendor's choice.
+#[derive(Debug, Default)]
+pub struct CatalogPage {
+    pub rows: Vec<CatalogRow<'static>>,
+    /// Where the next page begins; none on the last.
+    pub next: Option<String>,
 }
 
 /// A value a connection must bring to use the vendor.
@@ -79,6 +114,8 @@ pub struct DatasetSpec {
 pub struct CredentialSpec {
     pub name: &'static str,
     pub description: &'static str,
+    /// False where the vendor takes one of several.
+    pub required: bool,
 }
 
 /// The column of `user.v1` → the vendor property that feeds it.
@@ -91,18 +128,43 @@ pub struct Account {
     pub credentials: BTreeMap<String, SecretString>,
     pub mapping: Mapping,
     pub http: http::Http,
+    /// What all replicas share: budgets and tokens.
+    pub shared: Arc<dyn shared::Shared>,
 }
 
 /// What an export would do at the vendor.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
+    /// The calls that ask for data, in their order. Where they page or poll, the first of each kind.
     pub calls: Vec<PlannedCall>,
-    /// Exports of one connection with the same key must not run at the vendor at the same time.
-    pub exclusive_key: Option<String>,
-    /// How many exports of one connection may run at the vendor at the same time.
-    pub max_concurrent: u32,
+    pub work: Work,
     /// What the caller should know, e.g. columns that stay empty.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Exports of one connection with the same key must not run at the vendor at the same time.
+    pub fn exclusive_key(&self) -> Option<&str> {
+        match &self.work {
+            Work::Job { exclusive_key, .. } => exclusive_key.as_deref(),
+            Work::Parts(_) => None,
+        }
+    }
+}
+
+/// How an export is got from the vendor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// One job there: begun once, then followed by what the vendor gave ([`Ticket`]).
+    Job {
+        /// Exports of one connection with the same key must not run at the vendor at the same time.
+        exclusive_key: Option<String>,
+        /// How many jobs of one connection may run at the vendor at the same time.
+        max_concurrent: u32,
+    },
+    /// Nothing to begin: each part is asked for until it is there, on its own, in any order. A part is what the
+    /// adapter wants to be given back, no secret. Never empty.
+    Parts(Vec<String>),
 }
 
 /// One vendor call of a plan. Shows no host and no credential.
@@ -128,7 +190,28 @@ pub struct Submitted {
     pub reference: Option<String>,
 }
 
-/// Where an export stands at the vendor.
+/// What the vendor is asked about, and what is known of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Inquiry<'a> {
+    pub of: Pending<'a>,
+    /// An earlier inquiry found the files ready: what looked like "not yet" before may mean "gone" now.
+    pub seen_ready: bool,
+    /// The vendor has called back.
+    pub called_back: bool,
+    /// When the job was accepted, or the part first asked for.
+    pub since: DateTime<Utc>,
+    /// The database's clock, as is `since`.
+    pub now: DateTime<Utc>,
+}
+
+/// What is being waited for.
+#[derive(Debug, Clone, Copy)]
+pub enum Pending<'a> {
+    Job(&'a Ticket),
+    Part(&'a str),
+}
+
+/// Where an export, or a part of it, stands at the vendor.
 #[derive(Debug)]
 pub enum Progress {
     Preparing {
@@ -139,8 +222,12 @@ pub enum Progress {
         /// What a caller should know, e.g. a status nobody has documented.
         warning: Option<String>,
     },
-    /// The files can be fetched now. Empty means an export without records.
+    /// The files can be fetched now. Empty means no records.
     Ready(Vec<VendorFile>),
+    /// The data came with the answer.
+    Data(VendorData),
+    /// One stage is done and the next was begun: follow this from now on.
+    NextStage(Submitted),
 }
 
 /// One file at the vendor. The locator may grant access: it lives in memory only.
@@ -149,6 +236,18 @@ pub struct VendorFile {
     pub locator: SecretString,
     /// The file name extension the vendor's documentation promises, without the dot; `raw` results carry it.
     pub extension: Cow<'static, str>,
+    /// What is in it, for [`Records::member`]. With its position it tells a file from the others when links are renewed.
+    pub tag: Cow<'static, str>,
+}
+
+/// Data being received that have no address of their own.
+#[derive(Debug)]
+pub struct VendorData {
+    pub download: Download,
+    /// As [`VendorFile::extension`].
+    pub extension: Cow<'static, str>,
+    /// As [`VendorFile::tag`].
+    pub tag: Cow<'static, str>,
 }
 
 /// A file being received.
@@ -156,6 +255,12 @@ pub struct Download {
     /// `Content-Length`, when the vendor said.
     pub length: Option<u64>,
     pub body: BoxStream<'static, Result<Bytes, VendorError>>,
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("length", &self.length).finish_non_exhaustive()
+    }
 }
 
 /// Why a vendor call did not do what was wanted, and what to do next. Holds no secret, no link, no record.
@@ -178,6 +283,10 @@ pub enum Next {
     TryAgain { after: Option<Duration>, at_most: Option<u32> },
     /// The vendor is healthy but has no room now (rate limit, busy segment). Never counted as a failure.
     Wait { after: Option<Duration> },
+    /// Our own budget of calls is spent for now. Never counted as a failure.
+    WaitForBudget { after: Duration },
+    /// The link no longer works, but asking again brings a new one.
+    Renew,
     /// The vendor may or may not have begun the export: the answer was lost. Never a plain repeat.
     OutcomeUnknown,
     /// The vendor's copy is gone for good; a new submission is needed.
@@ -195,7 +304,7 @@ impl VendorError {
     }
 }
 
-/// One account at one vendor. Three steps without state: submit, ask, open.
+/// One account at one vendor. Keeps nothing between calls.
 #[async_trait]
 pub trait Vendor: Send + Sync {
     /// What `request` would do, without doing it.
@@ -204,42 +313,74 @@ pub trait Vendor: Send + Sync {
     /// Fields that this vendor cannot serve, with pointers into the request body.
     fn plan(&self, request: &ExportRequest) -> Result<Plan, Vec<FieldError>>;
 
+    /// The budgets of calls that this account keeps to.
+    fn budgets(&self) -> Vec<shared::Budget> {
+        Vec::new()
+    }
+
     /// A cheap call that shows whether address and credentials work. A missing permission is an error too.
     async fn check(&self, exchanges: &Exchanges) -> Result<(), VendorError>;
 
-    /// Asks the vendor to begin. `callback` is where the vendor may report the end.
+    /// Whether the ids in `request` exist, as far as the vendor lets us know. Asked once, before anything begins.
+    ///
+    /// # Errors
+    /// `vendor_data_not_found` for an id that is known not to exist; whatever stands in the way of asking.
+    async fn verify(&self, _request: &ExportRequest, _exchanges: &Exchanges) -> Result<(), VendorError> {
+        Ok(())
+    }
+
+    /// Asks the vendor to begin a [`Work::Job`]. `callback` is where the vendor may report the end.
     /// `reconciling` says that an earlier answer was lost, so the vendor may be at it already: the adapter must not
     /// begin a second one beside it (it answers [`Next::Wait`] while the first may still be running).
     async fn submit(
         &self,
-        request: &ExportRequest,
-        callback: Option<&Url>,
-        reconciling: bool,
-        exchanges: &Exchanges,
-    ) -> Result<Submitted, VendorError>;
+        _request: &ExportRequest,
+        _callback: Option<&Url>,
+        _reconciling: bool,
+        _exchanges: &Exchanges,
+    ) -> Result<Submitted, VendorError> {
+        Err(VendorError::new(Code::Internal, Next::GiveUp, "this vendor has no jobs to begin"))
+    }
 
-    /// Asks how far the vendor is. `seen_ready` says that an earlier poll of this ticket found the files ready: what
-    /// looked like "not yet" before may mean "gone" now.
+    /// Asks how far the vendor is. For a part of a dataset that comes at once, this is the call that gets it.
     async fn poll(
         &self,
         request: &ExportRequest,
-        ticket: &Ticket,
-        seen_ready: bool,
+        inquiry: &Inquiry<'_>,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError>;
 
     /// Opens one file for reading.
     async fn open(&self, file: &VendorFile, exchanges: &Exchanges) -> Result<Download, VendorError>;
 
+    /// Stops a job at the vendor. Called only when no other live export hangs on the same exclusive key; `ticket` is
+    /// none when the answer to the submission was lost. The export is cancelled whatever comes of it.
+    async fn cancel(
+        &self,
+        _request: &ExportRequest,
+        _ticket: Option<&Ticket>,
+        _exchanges: &Exchanges,
+    ) -> Result<(), VendorError> {
+        Ok(())
+    }
+
     /// How the records of `request` are read.
-    fn user_records(&self, request: &ExportRequest) -> Arc<dyn UserRecords>;
+    fn records(&self, request: &ExportRequest) -> Arc<dyn Records>;
+
+    /// One page of what can be exported, live.
+    ///
+    /// # Errors
+    /// What the call fails with; `not_found` for an id that does not exist.
+    async fn catalog(&self, _query: &CatalogQuery, _exchanges: &Exchanges) -> Result<CatalogPage, VendorError> {
+        Err(VendorError::new(Code::NotFound, Next::GiveUp, "this vendor has no such catalog"))
+    }
 }
 
 /// One exchange with a vendor, as `GET /v1/exports/{id}/attempts` shows it: no query string, no body, no credential.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Exchange {
     pub at: DateTime<Utc>,
-    /// `submit`, `poll`, `download`, `check`.
+    /// `submit`, `poll`, `download`, `check`, `verify`, `cancel`, `token`, `catalog`.
     pub action: &'static str,
     pub method: &'static str,
     /// Host and path; parts that grant access are replaced by `…`.
@@ -250,9 +391,9 @@ pub struct Exchange {
     pub decision: String,
 }
 
-/// Collects the exchanges of one step, so that they are kept even when the step fails.
-#[derive(Debug, Default)]
-pub struct Exchanges(Mutex<Vec<Exchange>>);
+/// Collects the exchanges of one step, so that they are kept even when the step fails. Clones collect together.
+#[derive(Debug, Clone, Default)]
+pub struct Exchanges(Arc<Mutex<Vec<Exchange>>>);
 
 impl Exchanges {
     /// Adds an exchange.

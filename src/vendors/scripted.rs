@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::{
@@ -15,8 +16,9 @@ use tokio::{
 use url::Url;
 
 use super::{
-    Account, Mapping,
+    Account, Inquiry, Mapping, Pending, Ticket,
     http::{Http, Timeouts},
+    shared::Alone,
 };
 use crate::egress::EgressPolicy;
 use crate::exports::request::{Dataset, ExportRequest, Output};
@@ -142,6 +144,7 @@ pub fn account(settings: Value, credential: (&str, &str), mapping: &[(&str, &str
         credentials: BTreeMap::from([(credential.0.to_owned(), SecretString::from(credential.1))]),
         mapping: mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Mapping>(),
         http: http(),
+        shared: Arc::new(Alone),
     }
 }
 
@@ -152,4 +155,16 @@ pub fn members(audience: &Value, fields: &[&str]) -> ExportRequest {
         parameters["fields"] = serde_json::json!(fields);
     }
     ExportRequest::parse(Dataset::AudienceMembers, &parameters, Output::default()).unwrap()
+}
+
+/// An inquiry about a job that was just accepted.
+pub fn job(ticket: &Ticket, seen_ready: bool) -> Inquiry<'_> {
+    let now = Utc::now();
+    Inquiry { of: Pending::Job(ticket), seen_ready, called_back: false, since: now, now }
+}
+
+/// An inquiry about a part that was never asked for.
+pub fn part(part: &str) -> Inquiry<'_> {
+    let now = Utc::now();
+    Inquiry { of: Pending::Part(part), seen_ready: false, called_back: false, since: now, now }
 }

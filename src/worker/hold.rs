@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI32, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use crate::{
     store::{
         self,
         engine::{ClaimedExport, Moved},
+        parts::Tally,
     },
 };
 
@@ -47,10 +48,13 @@ pub struct Hold {
 }
 
 /// What the step shows to the heartbeat.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Transfer {
     pub meter: Meter,
     files_total: AtomicI32,
+    /// Of an export in parts: what earlier steps have moved. Files are parts there.
+    before: OnceLock<Moved>,
+    parts_done: AtomicI32,
 }
 
 impl Transfer {
@@ -58,8 +62,38 @@ impl Transfer {
         self.files_total.store(total, Ordering::Relaxed);
     }
 
+    /// Goes on where earlier steps stopped.
+    pub fn resume(&self, tally: &Tally) {
+        let total = i32::try_from(tally.total).unwrap_or(i32::MAX);
+        self.expect_files(total);
+        let before = Moved {
+            records: tally.records,
+            bytes_read: tally.bytes_read,
+            bytes_written: tally.bytes_written,
+            files_done: i32::try_from(tally.done).unwrap_or(i32::MAX),
+            files_total: Some(total),
+        };
+        self.before.get_or_init(|| before);
+    }
+
+    pub fn part_done(&self) {
+        self.parts_done.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What has been moved so far.
     pub fn moved(&self) -> Moved {
+        let now = self.moved_now();
+        let Some(before) = self.before.get() else { return now };
+        Moved {
+            records: before.records + now.records,
+            bytes_read: before.bytes_read + now.bytes_read,
+            bytes_written: before.bytes_written + now.bytes_written,
+            files_done: before.files_done + self.parts_done.load(Ordering::Relaxed),
+            files_total: now.files_total,
+        }
+    }
+
+    fn moved_now(&self) -> Moved {
         Moved {
             records: i64::try_from(self.meter.records()).unwrap_or(i64::MAX),
             bytes_read: i64::try_from(self.meter.bytes_read()).unwrap_or(i64::MAX),
@@ -74,7 +108,7 @@ impl Hold {
     /// Begins the heartbeat of a fresh claim.
     pub fn start(worker: &Worker, claimed: &ClaimedExport, stop: CancellationToken) -> Self {
         let (interrupt, receiver) = watch::channel(None);
-        let transfer = Arc::new(Transfer { meter: Meter::default(), files_total: AtomicI32::new(0) });
+        let transfer = Arc::new(Transfer::default());
         let beat = beat(worker.clone(), claimed.clone(), transfer.clone(), interrupt, stop);
         Self { interrupt: receiver, transfer, heartbeat: tokio::spawn(beat) }
     }

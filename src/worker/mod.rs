@@ -3,6 +3,7 @@
 //! [`step::drive`].
 
 mod hold;
+mod parts;
 mod settle;
 mod step;
 mod transfer;

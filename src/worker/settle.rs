@@ -24,7 +24,7 @@ use crate::{
 /// How often the vendor may begin the same export, all in all.
 const MAX_SUBMISSIONS: i32 = 3;
 /// How often a file that arrives damaged is fetched again.
-const MAX_FETCHES: u32 = 3;
+pub const MAX_FETCHES: u32 = 3;
 /// Pause after a failure of Headgate's own: a database that does not answer, a vault that cannot open.
 const OWN_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -181,6 +181,20 @@ async fn vendor_error(
         Next::TryAgain { after, at_most } => {
             let at_most = at_most.unwrap_or(MAX_FAILURES);
             try_again(worker, claimed, spacing.backoff(failures, after), problem, at_most, false).await
+        }
+        Next::Renew => try_again(worker, claimed, spacing.backoff(failures, None), problem, MAX_FAILURES, false).await,
+        Next::WaitForBudget { after } => {
+            let release = Release {
+                after: jitter(claimed, after),
+                phase: phase_after(claimed, submitting, claimed.submit_intent_at.is_some()),
+                waiting_reason: Some("vendor_rate_limit"),
+                vendor_status: None,
+                failures: 0,
+                outcome_unknown: claimed.submit_intent_at.is_some(),
+                warning: None,
+            };
+            debug!(reason = %error, "waiting for a budget of calls");
+            release_with(worker, claimed, &release).await
         }
         Next::OutcomeUnknown => {
             try_again(worker, claimed, spacing.backoff(failures, None), problem, MAX_FAILURES, submitting).await

@@ -12,6 +12,7 @@ use url::Url;
 use super::{
     Worker,
     hold::{Hold, Interrupt},
+    parts::Parts,
     settle::{self, Stop},
     transfer,
 };
@@ -27,7 +28,7 @@ use crate::{
         self,
         engine::{ClaimedExport, Release},
     },
-    vendors::{DatasetSpec, Exchanges, Plan, Progress, VendorError},
+    vendors::{DatasetSpec, Exchanges, Inquiry, Pending, Progress, VendorError, Work},
 };
 
 /// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
@@ -53,6 +54,11 @@ pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationTo
         error!("the step panicked; the export fails");
         Err(Stop::Fail(Box::new(Problem::new(Code::Internal, "a defect in Headgate ended this export"))))
     });
+    if let Err(Stop::Interrupted(Interrupt::Cancelled)) = outcome
+        && let Err(stop) = running.cancel_at_vendor().await
+    {
+        info!(reason = ?stop, "the vendor could not be told to stop; it will find nobody who fetches");
+    }
     running.keep_exchanges().await;
     if let Err(stop) = outcome {
         settle::settle(worker, &claimed, stop).await;
@@ -82,7 +88,7 @@ impl Step<'_> {
             return Err(Stop::Fail(Box::new(problem)));
         };
         let outcome = match &self.claimed.ticket {
-            None => self.submit(&account, &request, spec).await,
+            None => self.begin_or_go_on(&account, &request, spec).await,
             Some(ticket) => self.follow(&account, &request, spec, ticket).await,
         };
         if let Err(Stop::Submission(error) | Stop::Vendor(error)) = &outcome
@@ -101,19 +107,56 @@ impl Step<'_> {
         Ok(store::connections::set_health(db, id, version, Health::Unhealthy, detail).await?)
     }
 
+    /// Begins a job at the vendor, or asks for the parts of an export that has no job.
+    async fn begin_or_go_on(
+        &self,
+        account: &OpenAccount,
+        request: &ExportRequest,
+        spec: &'static DatasetSpec,
+    ) -> Result<(), Stop> {
+        let parts = Parts { step: self, account, request, spec };
+        let (db, id) = (&self.worker.gateway.db, self.claimed.export.export_id);
+        // A plan may depend on the time; parts once begun stay as they are.
+        if self.claimed.export.state == State::Running && store::parts::tally(db, id).await?.total > 0 {
+            return parts.follow().await;
+        }
+        let plan = account.vendor.plan(request).map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
+        match plan.work {
+            Work::Job { exclusive_key, max_concurrent } => {
+                self.submit(account, request, spec, exclusive_key.as_deref(), max_concurrent).await
+            }
+            Work::Parts(each) => {
+                let verified = self.hold.race(account.vendor.verify(request, self.exchanges)).await?;
+                verified.map_err(Stop::Submission)?;
+                parts.begin(&each).await?;
+                parts.follow().await
+            }
+        }
+    }
+
     /// Asks the vendor to begin, once there is room for one more export.
-    async fn submit(&self, account: &OpenAccount, request: &ExportRequest, spec: &DatasetSpec) -> Result<(), Stop> {
+    async fn submit(
+        &self,
+        account: &OpenAccount,
+        request: &ExportRequest,
+        spec: &DatasetSpec,
+        exclusive_key: Option<&str>,
+        max_concurrent: u32,
+    ) -> Result<(), Stop> {
         let export = &self.claimed.export;
         let reconciling = self.claimed.submit_intent_at.is_some();
         if reconciling {
             self.give_up_when_stalled(spec)?;
         }
-        let plan = account.vendor.plan(request).map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
         let callback = self.worker.settings.callback_base.as_ref().and_then(callback);
         let token_sha256 = callback.as_ref().map(|(_, sha256)| sha256.as_slice());
         let phase = if reconciling { Phase::Reconciling } else { Phase::Submitting };
-        if !self.begin(&plan, phase, token_sha256).await? {
+        if !self.begin(exclusive_key, max_concurrent, phase, token_sha256).await? {
             return Ok(());
+        }
+        if !reconciling && self.claimed.submissions == 0 {
+            let verified = self.hold.race(account.vendor.verify(request, self.exchanges)).await?;
+            verified.map_err(Stop::Submission)?;
         }
         // Not raced: an answer that arrives is kept, whatever else happens meanwhile. The call has a time limit.
         let url = callback.as_ref().map(|(url, _)| url);
@@ -130,14 +173,19 @@ impl Step<'_> {
     }
 
     /// Takes a slot and commits the intent to submit, or lets go until there is room. Answers whether to submit.
-    async fn begin(&self, plan: &Plan, phase: Phase, token_sha256: Option<&[u8]>) -> Result<bool, Stop> {
+    async fn begin(
+        &self,
+        key: Option<&str>,
+        max_concurrent: u32,
+        phase: Phase,
+        token_sha256: Option<&[u8]>,
+    ) -> Result<bool, Stop> {
         let export = &self.claimed.export;
         let (id, connection, claim) = (export.export_id, export.connection_id, self.claimed.claim);
-        let key = plan.exclusive_key.as_deref();
         let mut tx = self.worker.gateway.db.begin().await?;
         store::slots::lock_connection(&mut *tx, connection).await?;
         let room = store::slots::room(&mut *tx, connection, id, key).await?;
-        let reason = match (room.key_taken, room.taken >= i64::from(plan.max_concurrent)) {
+        let reason = match (room.key_taken, room.taken >= i64::from(max_concurrent)) {
             (true, _) => Some("vendor_exclusive"),
             (false, true) => Some("vendor_concurrency"),
             (false, false) => None,
@@ -166,26 +214,70 @@ impl Step<'_> {
     ) -> Result<(), Stop> {
         let export = &self.claimed.export;
         let ticket = account.open_ticket(&self.worker.gateway, export.export_id, ticket)?;
-        let progress = self
-            .hold
-            .race(account.vendor.poll(request, &ticket, export.data_as_of.is_some(), self.exchanges))
-            .await??;
+        let inquiry = Inquiry {
+            of: Pending::Job(&ticket),
+            seen_ready: export.data_as_of.is_some(),
+            called_back: self.claimed.called_back_at.is_some(),
+            since: self.claimed.submitted_at.unwrap_or(self.claimed.now),
+            now: self.claimed.now,
+        };
+        let progress = self.hold.race(account.vendor.poll(request, &inquiry, self.exchanges)).await??;
         match progress {
             Progress::Preparing { status, ask_again_in, warning } => {
                 let same = export.vendor_status.as_deref() == Some(status.as_str());
                 if same {
                     self.give_up_when_stalled(spec)?;
                 }
-                let since = self.claimed.submitted_at.unwrap_or(self.claimed.now);
-                let waited = (self.claimed.now - since).to_std().unwrap_or_default();
-                let after = self.jitter(self.worker.settings.spacing.poll(waited, ask_again_in));
+                let waited = (inquiry.now - inquiry.since).to_std().unwrap_or_default();
+                let spacing = self.worker.settings.spacing.times(spec.poll_factor);
+                let after = self.jitter(spacing.poll(waited, ask_again_in));
                 self.look_again(after, Phase::VendorProcessing, Some(&status), warning.as_deref()).await
             }
             Progress::Ready(files) => transfer::transfer(self, account, request, files).await,
+            Progress::Data(data) => transfer::transfer_data(self, account, request, data).await,
+            Progress::NextStage(submitted) => {
+                let db = &self.worker.gateway.db;
+                let (id, claim) = (export.export_id, self.claimed.claim);
+                let ticket = account.seal_ticket(&self.worker.gateway, id, &submitted.ticket)?;
+                let reference = submitted.reference.as_deref();
+                settle::held(store::engine::replace_ticket(db, id, claim, &ticket, reference).await?)?;
+                self.look_again(self.worker.settings.spacing.min, Phase::VendorProcessing, None, None).await
+            }
         }
     }
 
-    fn give_up_when_stalled(&self, spec: &DatasetSpec) -> Result<(), Stop> {
+    /// Adds warnings to the export.
+    pub async fn warn(&self, warnings: &[String]) -> Result<(), Stop> {
+        let (db, id, claim) = (&self.worker.gateway.db, self.claimed.export.export_id, self.claimed.claim);
+        for warning in warnings {
+            settle::held(store::engine::add_warning(db, id, claim, warning).await?)?;
+        }
+        Ok(())
+    }
+
+    /// Stops the job of a cancelled export at the vendor, if there is one and no other export hangs on it. The export
+    /// is cancelled whatever comes of it.
+    async fn cancel_at_vendor(&self) -> Result<(), Stop> {
+        let export = &self.claimed.export;
+        let db = &self.worker.gateway.db;
+        let is_begun = self.claimed.ticket.is_some() || self.claimed.submit_intent_at.is_some();
+        let key = store::exports::exclusive_key(db, export.export_id).await?;
+        let Some(key) = key.filter(|_| is_begun && export.data_as_of.is_none()) else { return Ok(()) };
+        if store::slots::is_shared(db, &export.vendor, export.export_id, &key).await? {
+            return Ok(());
+        }
+        let Some(sealed) = store::connections::sealed_by_id(db, export.connection_id).await? else { return Ok(()) };
+        let account = self.worker.gateway.open_account(&sealed)?;
+        let request = ExportRequest::parse(export.dataset, &export.parameters, export.output.0)
+            .map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
+        let ticket = match &self.claimed.ticket {
+            Some(ticket) => Some(account.open_ticket(&self.worker.gateway, export.export_id, ticket)?),
+            None => None,
+        };
+        account.vendor.cancel(&request, ticket.as_ref(), self.exchanges).await.map_err(Stop::Vendor)
+    }
+
+    pub fn give_up_when_stalled(&self, spec: &DatasetSpec) -> Result<(), Stop> {
         let silent = (self.claimed.now - self.claimed.export.last_progress_at).to_std().unwrap_or_default();
         if silent < spec.stall_window {
             return Ok(());
@@ -215,7 +307,7 @@ impl Step<'_> {
         settle::keep_exchanges(self.worker, self.claimed, self.exchanges).await;
     }
 
-    fn jitter(&self, pause: Duration) -> Duration {
+    pub fn jitter(&self, pause: Duration) -> Duration {
         settle::jitter(self.claimed, pause)
     }
 }

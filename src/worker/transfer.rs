@@ -12,7 +12,7 @@ use super::{
 use crate::{
     exports::{
         record::FileRecord,
-        request::{ExportRequest, Parameters},
+        request::ExportRequest,
         state::{Event, Phase},
     },
     operations::accounts::OpenAccount,
@@ -21,8 +21,8 @@ use crate::{
         spool::{self, ReceiveError},
         storage,
     },
-    store,
-    vendors::VendorFile,
+    store::{self, engine::Moved},
+    vendors::{VendorData, VendorFile},
 };
 
 /// Fetches, converts and stores; the caller sees all files or none.
@@ -33,41 +33,72 @@ pub async fn transfer(
     vendor_files: Vec<VendorFile>,
 ) -> Result<(), Stop> {
     begin(step, vendor_files.len()).await?;
-    let transfer = step.hold.transfer();
-    let settings = &step.worker.settings;
 
     let mut parts = Vec::with_capacity(vendor_files.len());
     for file in vendor_files {
         let download = step.hold.race(account.vendor.open(&file, step.exchanges)).await??;
-        let received =
-            spool::spool(download.length, download.body, &settings.spool_dir, &settings.limits, &transfer.meter);
-        let spooled = step.hold.race(received).await?.map_err(|error| {
-            step.exchanges.decide(format!("broke off: {error}"));
-            match error {
-                ReceiveError::Vendor(error) => Stop::Vendor(error),
-                ReceiveError::Results(error) => Stop::Results(error),
-            }
-        })?;
-        step.exchanges.decide(format!("received {} bytes", spooled.bytes));
-        parts.push(Received { spooled, extension: file.extension });
+        parts.push(receive(step, VendorData { download, extension: file.extension, tag: file.tag }).await?);
     }
+    convert(step, account, request, parts).await
+}
 
-    let (db, id, claim) = (&step.worker.gateway.db, step.claimed.export.export_id, step.claimed.claim);
-    settle::held(store::engine::enter_phase(db, id, claim, Phase::Transforming).await?)?;
-    let Parameters::AudienceMembers { selection, .. } = &request.parameters;
-    let conversion = Conversion {
+/// As [`transfer`], of data that came with the vendor's answer.
+pub async fn transfer_data(
+    step: &Step<'_>,
+    account: &OpenAccount,
+    request: &ExportRequest,
+    data: VendorData,
+) -> Result<(), Stop> {
+    begin(step, 1).await?;
+    let received = receive(step, data).await?;
+    convert(step, account, request, vec![received]).await
+}
+
+/// Receives one file to the local disk.
+pub async fn receive(step: &Step<'_>, data: VendorData) -> Result<Received, Stop> {
+    let (settings, meter) = (&step.worker.settings, &step.hold.transfer().meter);
+    let VendorData { download, extension, tag } = data;
+    let received = spool::spool(download.length, download.body, &settings.spool_dir, &settings.limits, meter);
+    let spooled = step.hold.race(received).await?.map_err(|error| {
+        step.exchanges.decide(format!("broke off: {error}"));
+        match error {
+            ReceiveError::Vendor(error) => Stop::Vendor(error),
+            ReceiveError::Results(error) => Stop::Results(error),
+        }
+    })?;
+    step.exchanges.decide(format!("received {} bytes", spooled.bytes));
+    Ok(Received { spooled, extension, tag })
+}
+
+/// What to make of the files of `request`.
+pub fn conversion(step: &Step<'_>, account: &OpenAccount, request: &ExportRequest, prefix: String) -> Conversion {
+    Conversion {
+        prefix,
         dataset: request.dataset,
         output: request.output,
-        selection: selection.clone(),
-        records: account.vendor.user_records(request),
-        limits: settings.limits.clone(),
-        prefix: storage::claim_prefix(step.claimed.export.export_id, step.claimed.claim.simple()),
-    };
-    let converted = convert::convert(parts, conversion, &step.worker.gateway.storage, &transfer.meter);
+        selection: request.parameters.selection(),
+        records: account.vendor.records(request),
+        limits: step.worker.settings.limits.clone(),
+    }
+}
+
+async fn convert(
+    step: &Step<'_>,
+    account: &OpenAccount,
+    request: &ExportRequest,
+    parts: Vec<Received>,
+) -> Result<(), Stop> {
+    let (db, id, claim) = (&step.worker.gateway.db, step.claimed.export.export_id, step.claimed.claim);
+    settle::held(store::engine::enter_phase(db, id, claim, Phase::Transforming).await?)?;
+    let conversion = conversion(step, account, request, storage::claim_prefix(id, claim.simple()));
+    let records = conversion.records.clone();
+    let meter = &step.hold.transfer().meter;
+    let converted = convert::convert(parts, conversion, &step.worker.gateway.storage, meter);
     let stored = step.hold.race(converted).await?.inspect_err(|error| {
         step.exchanges.decide(format!("received, but could not be used: {error}"));
     })?;
-    complete(step, stored).await
+    step.warn(&records.warnings()).await?;
+    complete(step, stored, step.hold.transfer().moved()).await
 }
 
 /// Notes that the vendor is done and gives its slot to the next export.
@@ -86,11 +117,10 @@ async fn begin(step: &Step<'_>, count: usize) -> Result<(), Stop> {
 }
 
 /// Names the files and ends the export in one transaction, then removes what dead tries left behind.
-async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> {
+pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) -> Result<(), Stop> {
     let export = &step.claimed.export;
     let (id, claim) = (export.export_id, step.claimed.claim);
     let transition = export.state.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
-    let moved = step.hold.transfer().moved();
     step.keep_exchanges().await;
     let mut tx = step.worker.gateway.db.begin().await?;
     let ttl = step.worker.settings.result_ttl;
@@ -101,8 +131,8 @@ async fn complete(step: &Step<'_>, stored: Vec<StoredFile>) -> Result<(), Stop> 
             export_id: id,
             name: file.name.clone(),
             object_key: file.object_key.clone(),
-            media_type: file.media_type.into(),
-            compression: file.compression.into(),
+            media_type: file.media_type.clone().into_owned(),
+            compression: file.compression.clone().into_owned(),
             bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
             records: file.records.map(|records| i64::try_from(records).unwrap_or(i64::MAX)),
             sha256: file.sha256.to_vec(),

@@ -2,30 +2,30 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, Read, Seek, Write},
+    io::{self, Read, Seek, Write},
 };
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use flate2::{Compression as Level, write::GzEncoder};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{Conversion, Footing, Heading, Piece, Received};
 use crate::{
     exports::{
+        records::{BadRecord, Framing, Member, Record},
         request::{Compression, Format, RecordSchema},
-        user::BadRecord,
     },
     results::{
         Error, Meter,
-        archive::{Kind, Place, Unpacker, reading},
+        archive::{Kind, Unpacker},
+        cut,
     },
 };
 
 /// Bytes handed over at once.
 pub(super) const CHUNK: usize = 256 * 1024;
-/// A line buffer that grew beyond this for one long record is given back.
-const ROOMY: usize = 1024 * 1024;
 /// CPU bounds a conversion, and level 6 of zlib-rs costs three to four times what level 1 does. Level 2 is hardly slower
 /// than 1 and the first to fit its codes to the data: made-up user records pack 4.9 to 1 at level 1, 6.7 at level 2 and
 /// 7.9 at level 6.
@@ -62,67 +62,81 @@ fn ndjson(
     let stop = || pieces.is_closed();
     let mut unpacker = Unpacker::new(&conversion.limits, &stop);
     for (index, received) in files.into_iter().enumerate() {
-        unpacker.for_each_member(received.spooled.file, index + 1, &mut |place, member| {
-            convert_lines(place, member, conversion, &mut |line| {
-                out.write_all(line).map_err(writing)?;
-                records += 1;
-                meter.count_record();
+        let framing = conversion.records.framing(&received.tag);
+        let mut heads = heads(&received, index + 1, framing, conversion, &stop)?.into_iter();
+        unpacker.for_each_member(received.spooled.file, index + 1, &mut |place, bytes| {
+            let mut member = conversion.records.member(&received.tag);
+            let mut json = Vec::new();
+            let mut each = |record: Record<'_>| {
+                json.clear();
+                let written = convert_record(record, &mut *member, conversion, &mut json)?;
+                out.write_all(&json).map_err(writing)?;
+                records += written;
+                meter.count_records(written);
+                if json.capacity() > cut::ROOMY {
+                    json = Vec::new();
+                }
                 Ok(())
-            })
+            };
+            match framing {
+                Framing::Lines => cut::lines(place, bytes, &conversion.limits, &mut each),
+                Framing::Delimited(dialect) => cut::delimited(place, bytes, dialect, &conversion.limits, &mut each),
+                Framing::Json { records } => {
+                    let heads = heads.next().unwrap_or_default();
+                    cut::elements(place, bytes, records, &heads, &conversion.limits, &mut each)
+                }
+            }
         })?;
         meter.count_file();
     }
     out.finish(Some(records))
 }
 
-/// Splits a member into lines and hands on each record's line in the output's schema, with its line end. Line ends may
-/// be `\n` or `\r\n`, the last may be missing, blank lines are passed over.
-fn convert_lines(
-    place: Place,
-    member: &mut dyn BufRead,
+/// The heads of the documents of each member of a file, where its framing has any: read beforehand.
+fn heads(
+    received: &Received,
+    number: usize,
+    framing: Framing,
     conversion: &Conversion,
-    each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let limits = &conversion.limits;
-    let (mut line, mut out) = (Vec::new(), Vec::new());
-    let (mut number, mut offset) = (0u64, 0u64);
-    loop {
-        line.clear();
-        // Room for the line end, so that the longest record allowed still fits.
-        let room = limits.max_record_bytes as u64 + 2;
-        let bytes = (&mut *member).take(room).read_until(b'\n', &mut line).map_err(|error| reading(place, error))?;
-        if bytes == 0 {
-            return Ok(());
-        }
-        number += 1;
-        let is_cut = bytes as u64 == room && line.last() != Some(&b'\n');
-        let record = line.trim_ascii();
-        if is_cut || record.len() > limits.max_record_bytes {
-            return Err(place.long_record(number, offset, limits));
-        }
-        if !record.is_empty() {
-            out.clear();
-            convert_record(record, conversion, &mut out)
-                .map_err(|BadRecord(why)| place.bad_record(number, offset, why))?;
-            out.push(b'\n');
-            each(&out)?;
-        }
-        offset += bytes as u64;
-        for buffer in [&mut line, &mut out] {
-            if buffer.capacity() > ROOMY {
-                *buffer = Vec::new();
-            }
-        }
-    }
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Vec<Value>>, Error> {
+    let Framing::Json { records } = framing else { return Ok(Vec::new()) };
+    let file = received.spooled.file.try_clone().map_err(unreadable_spool)?;
+    let mut heads = Vec::new();
+    Unpacker::new(&conversion.limits, stop).for_each_member(file, number, &mut |place, bytes| {
+        heads.push(cut::heads(place, bytes, records, &conversion.limits)?);
+        Ok(())
+    })?;
+    Ok(heads)
 }
 
-fn convert_record(record: &[u8], conversion: &Conversion, out: &mut Vec<u8>) -> Result<(), BadRecord> {
+/// Appends what a record means to `out`, a line each, and answers how many those are.
+fn convert_record(
+    record: Record<'_>,
+    member: &mut dyn Member,
+    conversion: &Conversion,
+    out: &mut Vec<u8>,
+) -> Result<u64, BadRecord> {
     match conversion.output.schema {
         RecordSchema::Unified => {
-            let row = conversion.records.unified(record)?;
-            row.write_json(&conversion.selection, out).map_err(|_| BadRecord("it cannot be written as JSON".into()))
+            let mut rows = 0;
+            member.unified(record, &mut |row| {
+                row.write_json(&conversion.selection, out)
+                    .map_err(|_| BadRecord("it cannot be written as JSON".into()))?;
+                out.push(b'\n');
+                rows += 1;
+                Ok(())
+            })?;
+            Ok(rows)
         }
-        RecordSchema::Vendor => conversion.records.vendor(record, out),
+        RecordSchema::Vendor => {
+            member.vendor(record, out)?;
+            if out.is_empty() {
+                return Ok(0);
+            }
+            out.push(b'\n');
+            Ok(1)
+        }
     }
 }
 

@@ -17,8 +17,10 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 use super::*;
 use crate::exports::{
     fields::UserColumn,
+    records::{BadRecord, LineRecords},
     request::{Compression, Format, RecordSchema},
-    user::{BadRecord, UserRow},
+    rows::Row,
+    user::UserRow,
 };
 
 /// The vendor of these tests: `{"id": …, "email": …, "attributes": {…}}`.
@@ -38,14 +40,14 @@ fn bad(_: serde_json::Error) -> BadRecord {
     BadRecord("not a person".into())
 }
 
-impl UserRecords for People {
-    fn unified<'a>(&self, record: &'a [u8]) -> Result<UserRow<'a>, BadRecord> {
+impl LineRecords for People {
+    fn unified<'a>(&self, record: &'a [u8]) -> Result<Row<'a>, BadRecord> {
         let person: Person<'a> = serde_json::from_slice(record).map_err(bad)?;
         let mut row = UserRow::default();
         row.set(UserColumn::UserId, Some(person.id));
         row.set(UserColumn::Email, person.email);
         row.attributes = person.attributes.into_iter().map(|(name, value)| (name.into(), Cow::Owned(value))).collect();
-        Ok(row)
+        Ok(Row::User(row))
     }
 
     fn vendor(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), BadRecord> {
@@ -67,12 +69,12 @@ impl Gate {
     const FREE: usize = 60_000;
 }
 
-impl UserRecords for Gate {
-    fn unified<'a>(&self, _: &'a [u8]) -> Result<UserRow<'a>, BadRecord> {
+impl LineRecords for Gate {
+    fn unified<'a>(&self, _: &'a [u8]) -> Result<Row<'a>, BadRecord> {
         let mut state = self.state.lock().unwrap();
         state.0 += 1;
         let _open = self.changed.wait_while(state, |(came, all)| *came > Self::FREE && !*all).unwrap();
-        Ok(UserRow::default())
+        Ok(Row::User(UserRow::default()))
     }
 
     fn vendor(&self, _: &[u8], _: &mut Vec<u8>) -> Result<(), BadRecord> {
@@ -94,7 +96,7 @@ fn conversion(output: Output) -> Conversion {
 fn received(bytes: &[u8]) -> Received {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Received { spooled: Spooled { file, bytes: bytes.len() as u64 }, extension: "json".into() }
+    Received { spooled: Spooled { file, bytes: bytes.len() as u64 }, extension: "json".into(), tag: "users".into() }
 }
 
 fn zip(members: &[Vec<u8>]) -> Vec<u8> {
@@ -177,7 +179,7 @@ async fn lines_of_all_members_and_files_become_one_file_in_their_order() {
     let expected = "{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}\n{\"id\":\"4\"}\n{\"id\":\"5\"}\n";
     assert_eq!(String::from_utf8_lossy(bytes), expected);
     assert_eq!(
-        (file.name.as_str(), file.media_type, file.compression, file.records),
+        (file.name.as_str(), &*file.media_type, &*file.compression, file.records),
         ("audience_members.ndjson", "application/x-ndjson", "none", Some(5))
     );
 }
@@ -198,7 +200,7 @@ async fn gzip_results_unpack_to_the_same_lines() {
     let packed = run(&[people.as_bytes()], conversion(gzipped())).await.unwrap();
     let (file, bytes) = &packed[0];
     assert_eq!(
-        (file.name.as_str(), file.media_type, file.compression, file.records),
+        (file.name.as_str(), &*file.media_type, &*file.compression, file.records),
         ("audience_members.ndjson.gz", "application/gzip", "gzip", Some(20_000))
     );
     assert!(gunzip(bytes) == plain[0].1);
@@ -221,8 +223,10 @@ async fn raw_results_keep_every_byte_and_are_named_by_what_they_are() {
     let zipped = zip(&[vec![b'x'; 700_000]]);
     let files: [&[u8]; 4] = [&zipped, b"\x1f\x8bnot really", b"a,b\r\n1,2", b""];
     let results = run(&files, conversion(raw())).await.unwrap();
-    let seen: Vec<_> =
-        results.iter().map(|(file, _)| (file.name.as_str(), file.media_type, file.compression, file.records)).collect();
+    let seen: Vec<_> = results
+        .iter()
+        .map(|(file, _)| (file.name.as_str(), &*file.media_type, &*file.compression, file.records))
+        .collect();
     assert_eq!(
         seen,
         [

@@ -23,16 +23,17 @@ use self::{
     records::BrazeUsers,
 };
 use super::{
-    Account, CredentialSpec, DatasetSpec, Download, Exchanges, Next, Plan, PlannedCall, Progress, Submitted, Ticket,
-    Vendor, VendorError, VendorFile, VendorSpec,
+    Account, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry, Next, Pending, Plan, PlannedCall, Progress,
+    Submitted, Ticket, Vendor, VendorError, VendorFile, VendorSpec, Work,
     http::{Call, FileAnswer, FileCall, Http, TRY_AGAIN, below, decided},
     settings,
 };
 use crate::exports::{
     fields::{Selection, UserColumn},
+    parameters::{Audience, AudienceKind, Parameters},
     problem::{Code, FieldError},
-    request::{Audience, AudienceKind, Dataset, ExportRequest, Format, Parameters, from_json},
-    user::UserRecords,
+    records::Records,
+    request::{Dataset, ExportRequest, Format, from_json},
 };
 
 const SEGMENT_EXPORT: &str = "/users/export/segment";
@@ -49,12 +50,12 @@ pub const SPEC: VendorSpec = VendorSpec {
     display_name: "Braze",
     datasets: &[DatasetSpec {
         dataset: Dataset::AudienceMembers,
-        schema: "user.v1",
         audience_kinds: &[AudienceKind::Segment],
-        columns: UserColumn::ALL,
+        filled: UserColumn::NAMES,
         typical_latency: "Minutes; an app with 20 million users can take an hour or more",
         // Braze reports a failed build only by e-mail to people. Its slowest documented export takes "an hour or more".
         stall_window: Duration::from_hours(3),
+        poll_factor: 1,
         limits: &[
             "One running export per segment; another one waits",
             "100 running exports per company, shared with every other tool; a connection takes at most 50",
@@ -71,7 +72,9 @@ pub const SPEC: VendorSpec = VendorSpec {
     credentials: &[CredentialSpec {
         name: "api_key",
         description: "REST API key with the permission users.export.segment",
+        required: true,
     }],
+    catalogs: &[],
     connect,
     sandbox: sandbox::routes,
     sandbox_connection: sandbox::demo_connection,
@@ -147,8 +150,7 @@ impl Vendor for Braze {
                 path: SEGMENT_EXPORT.into(),
                 body: Some(wire::segment_body(segment, None, &ask)),
             }],
-            exclusive_key: Some(format!("segment:{segment}")),
-            max_concurrent: MAX_CONCURRENT,
+            work: Work::Job { exclusive_key: Some(format!("segment:{segment}")), max_concurrent: MAX_CONCURRENT },
             warnings: Vec::new(),
         })
     }
@@ -191,20 +193,24 @@ impl Vendor for Braze {
     async fn poll(
         &self,
         _request: &ExportRequest,
-        ticket: &Ticket,
-        seen_ready: bool,
+        inquiry: &Inquiry<'_>,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError> {
+        let Pending::Job(ticket) = inquiry.of else { return Err(no_plan()) };
         let url = self.permitted(&link(ticket)?)?;
         let locator = SecretString::from(url.as_str());
         let answer = self.http.open(FileCall { action: "poll", url, bearer: None, probe: true }, exchanges).await?;
-        let progress = asked(answer, seen_ready, &self.key).await.map(|state| match state {
-            Archive::Done => Progress::Ready(vec![VendorFile { locator, extension: Cow::Borrowed("zip") }]),
+        let progress = asked(answer, inquiry.seen_ready, &self.key).await.map(|state| match state {
+            Archive::Done => Progress::Ready(vec![VendorFile {
+                locator,
+                extension: Cow::Borrowed("zip"),
+                tag: Cow::Borrowed("users"),
+            }]),
             Archive::NotYet { status, ask_again_in, warning } => Progress::Preparing { status, ask_again_in, warning },
         });
         decided(exchanges, progress, |progress| match progress {
             Progress::Ready(_) => "ready".into(),
-            Progress::Preparing { .. } => "not ready yet".into(),
+            _ => "not ready yet".into(),
         })
     }
 
@@ -215,11 +221,11 @@ impl Vendor for Braze {
         decided(exchanges, opened(answer, &self.key).await, |_| "reading".into())
     }
 
-    fn user_records(&self, request: &ExportRequest) -> Arc<dyn UserRecords> {
-        let Parameters::AudienceMembers { selection, .. } = &request.parameters;
+    fn records(&self, request: &ExportRequest) -> Arc<dyn Records> {
+        let selection = request.parameters.selection();
         // A request that cannot be planned is never submitted, so it has no records to read.
-        let ask = self.ask(request, selection).unwrap_or_default();
-        Arc::new(BrazeUsers::new(selection.clone(), self.sources.clone(), ask))
+        let ask = self.ask(request, &selection).unwrap_or_default();
+        Arc::new(BrazeUsers::new(selection, self.sources.clone(), ask))
     }
 }
 
@@ -257,9 +263,12 @@ fn link(ticket: &Ticket) -> Result<String, VendorError> {
 
 /// The segment a request is about.
 fn segment(request: &ExportRequest) -> Result<(&str, &Selection), FieldError> {
-    let Parameters::AudienceMembers { audience, selection } = &request.parameters;
-    match audience {
-        Audience { kind: AudienceKind::Segment, id: Some(id) } => Ok((id, selection)),
+    match &request.parameters {
+        Parameters::AudienceMembers {
+            audience: Audience { kind: AudienceKind::Segment, id: Some(id) },
+            selection,
+            ..
+        } => Ok((id, selection)),
         _ => Err(FieldError::new(
             "/parameters/audience/kind",
             "not_supported",

@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 use super::fields::{Ask, Source, Sources, column_of};
 use crate::exports::{
     fields::{ColumnType, Selection, UserColumn, Wanted},
-    user::{BadRecord, UserRecords, UserRow},
+    records::{BadRecord, LineRecords},
+    rows::Row,
+    user::UserRow,
 };
 use crate::vendors::object::{self, Members, is_null, text};
 
@@ -52,8 +54,8 @@ impl BrazeUsers {
     }
 }
 
-impl UserRecords for BrazeUsers {
-    fn unified<'a>(&self, record: &'a [u8]) -> Result<UserRow<'a>, BadRecord> {
+impl LineRecords for BrazeUsers {
+    fn unified<'a>(&self, record: &'a [u8]) -> Result<Row<'a>, BadRecord> {
         let members = Members::read(record).map_err(|_| NO_OBJECT)?;
         let mut row = UserRow::default();
         let mut custom = Members::default();
@@ -88,7 +90,7 @@ impl UserRecords for BrazeUsers {
             row.set(*column, value.and_then(|value| column_text(*column, value)));
         }
         self.attributes(&members, custom, &mut row);
-        Ok(row)
+        Ok(Row::User(row))
     }
 
     fn vendor(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), BadRecord> {

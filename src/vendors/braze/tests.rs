@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::vendors::scripted::{Reply, Scripted, account, cut, members, reply};
+use crate::vendors::scripted::{Reply, Scripted, account, cut, job, members, reply};
 
 fn braze(base: &Url) -> Arc<dyn Vendor> {
     connect(account(json!({ "base_url": base }), ("api_key", "key-of-test"), &[])).unwrap()
@@ -16,7 +16,7 @@ fn ticket(url: &str) -> Ticket {
 }
 
 fn file(url: &Url) -> VendorFile {
-    VendorFile { locator: url.as_str().into(), extension: "zip".into() }
+    VendorFile { locator: url.as_str().into(), extension: "zip".into(), tag: "users".into() }
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn only_segments_are_exported() {
 #[test]
 fn a_plan_shows_the_call_and_holds_the_segment_alone() {
     let plan = braze(&Url::parse("https://rest.test").unwrap()).plan(&request()).unwrap();
-    assert_eq!((plan.exclusive_key.as_deref(), plan.max_concurrent), (Some("segment:s-1"), 50));
+    assert_eq!(plan.work, Work::Job { exclusive_key: Some("segment:s-1".into()), max_concurrent: 50 });
     let body = json!({
         "segment_id": "s-1",
         "fields_to_export": ["braze_id", "external_id"],
@@ -85,10 +85,10 @@ async fn an_export_runs_from_submission_to_bytes() {
     );
 
     for expected in ["403 not ready", "404 not ready"] {
-        let progress = braze.poll(&request, &submitted.ticket, false, &exchanges).await.unwrap();
+        let progress = braze.poll(&request, &job(&submitted.ticket, false), &exchanges).await.unwrap();
         assert!(matches!(progress, Progress::Preparing { status, warning: None, .. } if status == expected));
     }
-    let Progress::Ready(ready) = braze.poll(&request, &submitted.ticket, false, &exchanges).await.unwrap() else {
+    let Progress::Ready(ready) = braze.poll(&request, &job(&submitted.ticket, false), &exchanges).await.unwrap() else {
         panic!("the archive is there")
     };
     assert_eq!((ready.len(), ready[0].extension.as_ref()), (1, "zip"));
@@ -138,18 +138,20 @@ async fn the_link_is_read_before_and_after_it_was_ready() {
     ] {
         let server = Scripted::start(vec![reply(status, headers, ""), reply(status, headers, "")]).await;
         let (braze, exchanges) = (braze(&server.url), Exchanges::default());
-        let progress = braze.poll(&request(), &ticket(server.url.as_str()), false, &exchanges).await;
+        let progress = braze.poll(&request(), &job(&ticket(server.url.as_str()), false), &exchanges).await;
         assert_eq!(progress.err().map(|error| (error.code, error.next)), polled, "poll {status}");
         let download = braze.open(&file(&server.url), &exchanges).await;
         assert_eq!(download.err().map(|error| (error.code, error.next)), opened, "open {status}");
     }
     for status in [403, 404] {
         let server = Scripted::start(vec![reply(status, &[], "")]).await;
-        let seen = braze(&server.url).poll(&request(), &ticket(server.url.as_str()), true, &Exchanges::default()).await;
+        let seen =
+            braze(&server.url).poll(&request(), &job(&ticket(server.url.as_str()), true), &Exchanges::default()).await;
         assert_eq!(seen.unwrap_err().code, VendorLinkExpired, "{status} after the archive was there");
     }
     let empty = Scripted::start(vec![reply(416, &[], "")]).await;
-    let progress = braze(&empty.url).poll(&request(), &ticket(empty.url.as_str()), false, &Exchanges::default()).await;
+    let progress =
+        braze(&empty.url).poll(&request(), &job(&ticket(empty.url.as_str()), false), &Exchanges::default()).await;
     assert!(matches!(progress, Ok(Progress::Ready(_))));
 }
 
@@ -161,11 +163,12 @@ async fn a_link_into_the_operators_network_is_not_followed() {
         let exchanges = Exchanges::default();
         let error = braze(&api.url).submit(&request(), None, false, &exchanges).await.unwrap_err();
         assert_eq!((error.code, error.next), (Code::EgressBlocked, Next::GiveUp), "{link}");
-        let error = braze(&api.url).poll(&request(), &ticket(link), false, &exchanges).await.unwrap_err();
+        let error = braze(&api.url).poll(&request(), &job(&ticket(link), false), &exchanges).await.unwrap_err();
         assert_eq!(error.code, Code::EgressBlocked, "{link}");
     }
     let https = braze(&Url::parse("https://rest.test").unwrap());
-    let error = https.poll(&request(), &ticket("http://files.test/a"), false, &Exchanges::default()).await.unwrap_err();
+    let error =
+        https.poll(&request(), &job(&ticket("http://files.test/a"), false), &Exchanges::default()).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (Code::EgressBlocked, "Braze's download link is not https"));
     let api = Scripted::start(vec![reply(200, &[], r#"{"message":"success","url":"not a link"}"#)]).await;
     let error = braze(&api.url).submit(&request(), None, false, &Exchanges::default()).await.unwrap_err();

@@ -23,16 +23,16 @@ use self::{
     wire::{is_path_part, path_part},
 };
 use super::{
-    Account, CredentialSpec, DatasetSpec, Download, Exchanges, Mapping, Next, Plan, PlannedCall, Progress, Submitted,
-    Ticket, Vendor, VendorError, VendorFile, VendorSpec,
+    Account, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry, Mapping, Next, Pending, Plan, PlannedCall,
+    Progress, Submitted, Vendor, VendorError, VendorFile, VendorSpec, Work,
     http::{Answer, Call, FileAnswer, FileCall, Http, TRY_AGAIN, below, decided},
     settings,
 };
 use crate::exports::{
-    fields::UserColumn,
+    parameters::{AudienceKind, Parameters},
     problem::{Code, FieldError},
-    request::{AudienceKind, Dataset, ExportRequest, Parameters, from_json},
-    user::UserRecords,
+    records::Records,
+    request::{Dataset, ExportRequest, from_json},
 };
 
 /// CDP documents no limit. Ten keep one connection from filling a deployment that serves its own console too.
@@ -43,11 +43,11 @@ pub const SPEC: VendorSpec = VendorSpec {
     display_name: "GrowingIO CDP",
     datasets: &[DatasetSpec {
         dataset: Dataset::AudienceMembers,
-        schema: "user.v1",
         audience_kinds: &[AudienceKind::Tag, AudienceKind::Segment],
-        columns: &[UserColumn::UserId, UserColumn::VendorUserId, UserColumn::Identities, UserColumn::Attributes],
+        filled: &["user_id", "vendor_user_id", "identities", "attributes"],
         typical_latency: "Minutes; CDP documents none",
         stall_window: Duration::from_hours(2),
+        poll_factor: 1,
         limits: &[
             "At most 60 identities, attributes and tags in one export",
             "Only properties that are named: by `attributes.<name>` or by the connection's mapping",
@@ -59,7 +59,9 @@ pub const SPEC: VendorSpec = VendorSpec {
     credentials: &[CredentialSpec {
         name: "token",
         description: "Personal token from the token management in a user's own settings",
+        required: true,
     }],
+    catalogs: &[],
     connect,
     sandbox: sandbox::routes,
     sandbox_connection: sandbox::demo_connection,
@@ -144,8 +146,7 @@ impl Vendor for Cdp {
         let ask = self.ask(request)?;
         Ok(Plan {
             calls: vec![PlannedCall { method: "POST", path, body: Some(wire::export_body(&ask)) }],
-            exclusive_key: None,
-            max_concurrent: MAX_CONCURRENT,
+            work: Work::Job { exclusive_key: None, max_concurrent: MAX_CONCURRENT },
             warnings: ask.warnings,
         })
     }
@@ -177,10 +178,10 @@ impl Vendor for Cdp {
     async fn poll(
         &self,
         _request: &ExportRequest,
-        ticket: &Ticket,
-        _seen_ready: bool,
+        inquiry: &Inquiry<'_>,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError> {
+        let Pending::Job(ticket) = inquiry.of else { return Err(no_plan()) };
         let id = path_part(&wire::job(ticket)?.id);
         let url = below(&self.base, &format!("/v1/api/job/result/{id}"));
         let mut answer = self.call("poll", Method::GET, url, None, exchanges).await?;
@@ -192,6 +193,7 @@ impl Vendor for Cdp {
         decided(exchanges, wire::progress(&answer, &self.token), |progress| match progress {
             Progress::Ready(files) => format!("ready, files: {}", files.len()),
             Progress::Preparing { status, .. } => format!("preparing, stage {status}"),
+            Progress::Data(_) | Progress::NextStage(_) => "went on".into(),
         })
     }
 
@@ -203,17 +205,15 @@ impl Vendor for Cdp {
         decided(exchanges, opened(answer, &self.token).await, |_| "reading".into())
     }
 
-    fn user_records(&self, request: &ExportRequest) -> Arc<dyn UserRecords> {
-        let Parameters::AudienceMembers { selection, .. } = &request.parameters;
+    fn records(&self, request: &ExportRequest) -> Arc<dyn Records> {
         // A request that cannot be planned is never submitted, so it has no records to read.
-        Arc::new(CdpUsers::new(selection.clone(), self.ask(request).unwrap_or_default()))
+        Arc::new(CdpUsers::new(request.parameters.selection(), self.ask(request).unwrap_or_default()))
     }
 }
 
 impl Cdp {
     fn ask(&self, request: &ExportRequest) -> Result<Ask, Vec<FieldError>> {
-        let Parameters::AudienceMembers { selection, .. } = &request.parameters;
-        Ask::new(selection, &self.mapping)
+        Ask::new(&request.parameters.selection(), &self.mapping)
     }
 
     /// The path of the project or, when one is set, of the space.
@@ -226,7 +226,9 @@ impl Cdp {
     }
 
     fn export_jobs(&self, request: &ExportRequest) -> Result<String, FieldError> {
-        let Parameters::AudienceMembers { audience, .. } = &request.parameters;
+        let Parameters::AudienceMembers { audience, .. } = &request.parameters else {
+            return Err(FieldError::new("/dataset", "not_supported", "CDP has no such export"));
+        };
         let list = match audience.kind {
             AudienceKind::Tag => "user_tags",
             AudienceKind::Segment => "segment_profiles",

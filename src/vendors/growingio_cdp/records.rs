@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 use super::properties::{Ask, identity_name, is_identity};
 use crate::exports::{
     fields::{Selection, UserColumn, Wanted},
-    user::{BadRecord, UserRecords, UserRow},
+    records::{BadRecord, LineRecords},
+    rows::Row,
+    user::UserRow,
 };
 use crate::vendors::object::{self, Members, is_null, text, texts};
 
@@ -68,8 +70,8 @@ impl CdpUsers {
     }
 }
 
-impl UserRecords for CdpUsers {
-    fn unified<'a>(&self, record: &'a [u8]) -> Result<UserRow<'a>, BadRecord> {
+impl LineRecords for CdpUsers {
+    fn unified<'a>(&self, record: &'a [u8]) -> Result<Row<'a>, BadRecord> {
         let user = User::read(record)?;
         let mut row = UserRow::default();
         // `0` is how CDP says that there is no such user.
@@ -98,7 +100,7 @@ impl UserRecords for CdpUsers {
             }
         }
         row.activity.extend(user.rest.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))));
-        Ok(row)
+        Ok(Row::User(row))
     }
 
     fn vendor(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), BadRecord> {

@@ -2,7 +2,10 @@ use futures_util::TryStreamExt;
 use serde_json::json;
 
 use super::*;
-use crate::vendors::scripted::{Reply, Scripted, account, members, reply};
+use crate::vendors::{
+    Ticket,
+    scripted::{Reply, Scripted, account, job, members, reply},
+};
 
 fn cdp(base: &Url, space: Option<&str>) -> Arc<dyn Vendor> {
     let mut settings = json!({"base_url": base, "project_id": "WlGk4Daj"});
@@ -61,7 +64,7 @@ fn the_path_follows_kind_and_space_and_is_encoded() {
 fn a_plan_warns_and_holds_nothing_alone() {
     let base = Url::parse("https://cdp.test").unwrap();
     let plan = cdp(&base, None).plan(&members(&json!({"kind": "tag", "id": "t"}), &["email", "user_id"])).unwrap();
-    assert_eq!((plan.exclusive_key, plan.max_concurrent), (None, 10));
+    assert_eq!(plan.work, Work::Job { exclusive_key: None, max_concurrent: 10 });
     assert_eq!(plan.calls[0].body, Some(json!({"properties": ["id_$basic_userId"], "fileFormat": "json"})));
     assert!(plan.warnings[0].ends_with("for them: email"), "{:?}", plan.warnings);
 }
@@ -85,9 +88,9 @@ async fn an_export_runs_from_submission_to_bytes() {
         server.seen()[0].body,
         r#"{"properties":["id_$basic_userId","usr_gender","tag_rfm"],"fileFormat":"json"}"#
     );
-    let progress = cdp.poll(&request, &submitted.ticket, false, &exchanges).await.unwrap();
+    let progress = cdp.poll(&request, &job(&submitted.ticket, false), &exchanges).await.unwrap();
     assert!(matches!(progress, Progress::Preparing { status, warning: None, .. } if status == "RUNNING"));
-    let Progress::Ready(files) = cdp.poll(&request, &submitted.ticket, false, &exchanges).await.unwrap() else {
+    let Progress::Ready(files) = cdp.poll(&request, &job(&submitted.ticket, false), &exchanges).await.unwrap() else {
         panic!("the file is there")
     };
     let download = cdp.open(&files[0], &exchanges).await.unwrap();
@@ -113,7 +116,8 @@ async fn an_export_runs_from_submission_to_bytes() {
 #[tokio::test]
 async fn a_job_unknown_at_both_addresses_is_submitted_again() {
     let server = Scripted::start(vec![reply(404, &[], ""), reply(404, &[], "")]).await;
-    let error = cdp(&server.url, None).poll(&tag("t"), &ticket(), false, &Exchanges::default()).await.unwrap_err();
+    let error =
+        cdp(&server.url, None).poll(&tag("t"), &job(&ticket(), false), &Exchanges::default()).await.unwrap_err();
     assert_eq!(error.next, Next::Resubmit);
     assert_eq!(server.seen().len(), 2);
 }
@@ -140,7 +144,7 @@ async fn every_answer_to_a_download_is_classified() {
         (206, &[], Code::VendorMalformedData, TRY_AGAIN),
     ] {
         let server = Scripted::start(vec![reply(status, headers, "bad token-of-test")]).await;
-        let file = VendorFile { locator: "/a b".into(), extension: "json".into() };
+        let file = VendorFile { locator: "/a b".into(), extension: "json".into(), tag: "users".into() };
         let error = cdp(&server.url, None).open(&file, &Exchanges::default()).await.err().unwrap();
         assert_eq!((error.code, error.next, error.http_status), (code, next, Some(status)), "{status}");
         assert!(error.message.ends_with(": bad [redacted]"), "{}", error.message);

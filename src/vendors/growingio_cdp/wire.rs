@@ -138,7 +138,7 @@ fn is_uri(uri: &Value) -> bool {
 
 fn files(uris: &[Value]) -> Vec<VendorFile> {
     let uris = uris.iter().filter_map(Value::as_str);
-    uris.map(|uri| VendorFile { locator: uri.into(), extension: "json".into() }).collect()
+    uris.map(|uri| VendorFile { locator: uri.into(), extension: "json".into(), tag: "users".into() }).collect()
 }
 
 /// A stage as it may be shown.
@@ -276,7 +276,7 @@ mod tests {
     fn preparing(body: &str) -> (String, bool) {
         match progress(&answer(200, body), &token()).unwrap() {
             Progress::Preparing { status, warning, .. } => (status, warning.is_some()),
-            Progress::Ready(_) => panic!("{body} is not ready"),
+            _ => panic!("{body} is not ready"),
         }
     }
 

@@ -1,0 +1,116 @@
+//! The unified records: one struct for each schema, borrowed from the vendor's bytes, written as JSON with every
+//! column of the schema. What the columns mean is in [`schema`](super::schema).
+
+use std::borrow::Cow;
+
+use serde::{
+    Serialize,
+    ser::{SerializeMap, Serializer},
+};
+use serde_json::value::RawValue;
+
+use super::{fields::Selection, parameters::Interval, user::UserRow};
+
+/// One unified record.
+#[derive(Debug)]
+pub enum Row<'a> {
+    User(UserRow<'a>),
+    Event(EventRow<'a>),
+    Metric(MetricRow<'a>),
+    Catalog(CatalogRow<'a>),
+    Suppression(SuppressionRow<'a>),
+}
+
+impl Row<'_> {
+    /// Appends the row to `out` as one JSON object without a line end. `selection` narrows users only.
+    ///
+    /// # Errors
+    /// Never for rows read from JSON or text; kept because the serializer's signature has it.
+    pub fn write_json(&self, selection: &Selection, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        match self {
+            Self::User(row) => row.write_json(selection, out),
+            Self::Event(row) => serde_json::to_writer(out, row),
+            Self::Metric(row) => serde_json::to_writer(out, row),
+            Self::Catalog(row) => serde_json::to_writer(out, row),
+            Self::Suppression(row) => serde_json::to_writer(out, row),
+        }
+    }
+}
+
+/// A value of an object column.
+#[derive(Debug, Clone)]
+pub enum Cell<'a> {
+    Text(Cow<'a, str>),
+    /// Any JSON, as it was written.
+    Json(Cow<'a, RawValue>),
+}
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Json(json) => json.serialize(serializer),
+        }
+    }
+}
+
+/// An object column: its members in the vendor's order. Names must not repeat.
+#[derive(Debug, Clone, Default)]
+pub struct Object<'a>(pub Vec<(Cow<'a, str>, Cell<'a>)>);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// A record of `event.v1`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EventRow<'a> {
+    pub event_type: Cow<'a, str>,
+    pub event_time: Option<Cow<'a, str>>,
+    pub received_at: Option<Cow<'a, str>>,
+    pub user_id: Option<Cow<'a, str>>,
+    pub visitor_id: Option<Cow<'a, str>>,
+    pub session_id: Option<Cow<'a, str>>,
+    pub properties: Object<'a>,
+}
+
+/// A record of `metric.v1`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct MetricRow<'a> {
+    pub metric: Cow<'a, str>,
+    pub time: Option<Cow<'a, str>>,
+    pub interval: Option<Interval>,
+    pub dimensions: Object<'a>,
+    /// A JSON number as the vendor wrote it.
+    pub value: Option<Cow<'a, RawValue>>,
+}
+
+/// A record of `audience.v1`, `dashboard.v1`, `rule.v1`, `campaign.v1`, `canvas.v1` and `event_definition.v1`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CatalogRow<'a> {
+    pub id: Cow<'a, str>,
+    pub kind: Cow<'a, str>,
+    pub name: Option<Cow<'a, str>>,
+    pub description: Option<Cow<'a, str>>,
+    pub size: Option<i64>,
+    pub status: Option<Cow<'a, str>>,
+    pub created_at: Option<Cow<'a, str>>,
+    pub updated_at: Option<Cow<'a, str>>,
+    pub vendor: Object<'a>,
+}
+
+/// A record of `suppression.v1`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SuppressionRow<'a> {
+    pub kind: Cow<'a, str>,
+    pub address: Option<Cow<'a, str>>,
+    pub suppressed_at: Option<Cow<'a, str>>,
+    pub reason: Option<Cow<'a, str>>,
+    pub vendor: Object<'a>,
+}
