@@ -33,7 +33,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use crate::exports::{
-    parameters::AudienceKind,
+    parameters::{AudienceKind, Window},
     problem::{Code, FieldError},
     records::Records,
     request::{Dataset, ExportRequest},
@@ -138,6 +138,8 @@ pub struct Plan {
     /// The calls that ask for data, in their order. Where they page or poll, the first of each kind.
     pub calls: Vec<PlannedCall>,
     pub work: Work,
+    /// The slices a window is cut into; none for datasets without a window.
+    pub windows: Vec<Window>,
     /// What the caller should know, e.g. columns that stay empty.
     pub warnings: Vec<String>,
 }
@@ -316,6 +318,11 @@ pub trait Vendor: Send + Sync {
     /// The budgets of calls that this account keeps to.
     fn budgets(&self) -> Vec<shared::Budget> {
         Vec::new()
+    }
+
+    /// How many jobs of one connection may run at the vendor at the same time, where that is limited.
+    fn max_concurrent(&self) -> Option<u32> {
+        None
     }
 
     /// A cheap call that shows whether address and credentials work. A missing permission is an error too.

@@ -151,6 +151,7 @@ impl Vendor for Braze {
                 body: Some(wire::segment_body(segment, None, &ask)),
             }],
             work: Work::Job { exclusive_key: Some(format!("segment:{segment}")), max_concurrent: MAX_CONCURRENT },
+            windows: Vec::new(),
             warnings: Vec::new(),
         })
     }

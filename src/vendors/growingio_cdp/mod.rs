@@ -147,6 +147,7 @@ impl Vendor for Cdp {
         Ok(Plan {
             calls: vec![PlannedCall { method: "POST", path, body: Some(wire::export_body(&ask)) }],
             work: Work::Job { exclusive_key: None, max_concurrent: MAX_CONCURRENT },
+            windows: Vec::new(),
             warnings: ask.warnings,
         })
     }
