@@ -100,8 +100,8 @@ fn put(bucket: &Path, object: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> 
         fs::create_dir_all(folder)?;
     }
     let unfinished = incoming.join(Uuid::new_v4().simple().to_string());
-    let file = File::options().read(true).write(true).create_new(true).open(&unfinished)?;
-    let mut writer = BufWriter::with_capacity(256 * 1024, file);
+    let opened = File::options().read(true).write(true).create_new(true).open(&unfinished)?;
+    let mut writer = BufWriter::with_capacity(256 * 1024, opened);
     fill(&mut writer)?;
     writer.flush()?;
     drop(writer);

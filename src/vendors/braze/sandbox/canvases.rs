@@ -51,6 +51,9 @@ const WINDOW: &[&str] = &[
     "include_deleted_step_data",
 ];
 
+/// What is counted of a whole canvas and of a variant.
+const ENTERED: [&str; 3] = ["conversions", "conversions_by_entry_time", "entries"];
+
 /// What is seen over time.
 pub const SERIES: &[Get] = &[
     Get {
@@ -65,7 +68,7 @@ pub const SERIES: &[Get] = &[
                 .iter()
                 .map(|point| {
                     let mut stats = json!({"time": point.spelled()});
-                    canvas.add_stats(query.world, &breakdown, point, &mut stats);
+                    canvas.add_stats(query.world, breakdown, point, &mut stats);
                     stats
                 })
                 .collect();
@@ -147,7 +150,7 @@ fn summary(query: &Query) -> Result<Reply, Refusal> {
     let mut data = json!({});
     for point in window(query)? {
         let mut stats = json!({});
-        canvas.add_stats(query.world, &breakdown, &point, &mut stats);
+        canvas.add_stats(query.world, breakdown, &point, &mut stats);
         add_up(&mut data, &stats);
     }
     data["name"] = json!(canvas.name());
@@ -266,7 +269,7 @@ impl Canvas {
     }
 
     /// The figures of one day.
-    pub fn add_stats(self, world: &World, breakdown: &Breakdown, point: &Point, stats: &mut Value) {
+    pub fn add_stats(self, world: &World, breakdown: Breakdown, point: &Point, stats: &mut Value) {
         let id = self.id();
         let counted = |part: &str, names: &[&str]| {
             let count = |name: &&str| ((*name).to_owned(), json!(figure(world, &[&id, part, name], point.at, 5_000)));
@@ -274,7 +277,6 @@ impl Canvas {
             counted.insert("revenue".to_owned(), money(world, &[&id, part], point.at));
             counted
         };
-        const ENTERED: [&str; 3] = ["conversions", "conversions_by_entry_time", "entries"];
         stats["total_stats"] = json!(counted("total", &ENTERED));
         if breakdown.variants {
             let variant = |(number, name): (u64, &str)| {

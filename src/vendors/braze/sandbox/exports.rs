@@ -218,15 +218,12 @@ fn prepare(world: web::Data<World>, order: Order, token: String, prefix: Option<
         if let Some(callback) = order.callback.clone().filter(|_| world.fault("braze.callback.early")) {
             report(&world, callback, reported.as_deref()).await;
         }
-        let made = match prefix {
-            Some(prefix) => {
-                let delivery = Delivery { contents, damage, folder: order.subject.id(), prefix };
-                bucket::deliver(&world, delivery, || workspace.wants(&token)).await.map(|()| None)
-            }
-            None => {
-                let processing = tokio::time::sleep(world.config.processing);
-                tokio::join!(SpooledFile::write(move |file| contents.write(damage, file)), processing).0.map(Some)
-            }
+        let made = if let Some(prefix) = prefix {
+            let delivery = Delivery { contents, damage, folder: order.subject.id(), prefix };
+            bucket::deliver(&world, delivery, || workspace.wants(&token)).await.map(|()| None)
+        } else {
+            let processing = tokio::time::sleep(world.config.processing);
+            tokio::join!(SpooledFile::write(move |file| contents.write(damage, file)), processing).0.map(Some)
         };
         // A real export that cannot be built tells people by e-mail and the API nothing: the link never works.
         let failed = made.is_err();

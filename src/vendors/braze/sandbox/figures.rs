@@ -89,8 +89,8 @@ pub fn message(
         message.insert(key.to_owned(), json!(name));
     }
     for statistic in channel.1 {
-        let names = [entity, &[channel.0, &variation, statistic]].concat();
-        message.insert((*statistic).to_owned(), json!(figure(world, &names, time, 10_000)));
+        let path = [entity, &[channel.0, &variation, statistic]].concat();
+        message.insert((*statistic).to_owned(), json!(figure(world, &path, time, 10_000)));
     }
     Value::Object(message)
 }

@@ -31,6 +31,8 @@ enum Wanted {
     Phone(String),
 }
 
+type Kind = fn(String) -> Wanted;
+
 /// `POST /users/export/ids`.
 pub(super) async fn by_ids(world: web::Data<World>, request: HttpRequest, body: web::Bytes) -> HttpResponse {
     let gate = match Gate::open(&world, &request, "braze.ids", pool(&body), true) {
@@ -89,7 +91,7 @@ fn wanted(world: &World, body: &Map<String, Value>) -> Result<Vec<Wanted>, Refus
     if wanted.len() > MAX_IDS {
         return Err(forbidden("The max number of external_ids and aliases per request was exceeded"));
     }
-    let kinds: [(&str, fn(String) -> Wanted); 4] = [
+    let kinds: [(&str, Kind); 4] = [
         ("braze_id", Wanted::BrazeId),
         ("device_id", Wanted::DeviceId),
         ("email_address", Wanted::Email),

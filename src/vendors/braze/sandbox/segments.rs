@@ -59,11 +59,11 @@ pub fn described(segment: Audience) -> Value {
         "updated_at": spelled(created_at(segment) + TimeDelta::days(40)),
         "name": segment.title(),
         "description": format!("Number is divisible by {}", segment.number),
-        "text_description": if segment.number % 4 == 0 { Value::Null } else { json!(format!("Made for \"{}\" 🎯", segment.title())) },
+        "text_description": if segment.number.is_multiple_of(4) { Value::Null } else { json!(format!("Made for \"{}\" 🎯", segment.title())) },
     });
     if !is_old(segment) {
         details["tags"] = item(segment)["tags"].clone();
-        details["teams"] = json!(if segment.number % 5 == 0 { vec!["Growth"] } else { vec![] });
+        details["teams"] = json!(if segment.number.is_multiple_of(5) { vec!["Growth"] } else { vec![] });
     }
     details
 }

@@ -4,6 +4,7 @@ mod lists;
 mod profiles;
 mod series;
 mod suppressions;
+mod truth;
 
 use std::{
     io::{BufRead, BufReader, Cursor},
