@@ -124,7 +124,7 @@ async fn submit(
         answer["url"] = Value::Null;
     } else if to_bucket && world.fault("braze.bucket.empty_url") {
         answer["url"] = json!("");
-    } else if !to_bucket {
+    } else if !to_bucket || world.fault("braze.bucket.link_too") {
         answer["url"] = json!(url);
     }
     if world.fault("braze.segment.minor_errors") {

@@ -21,6 +21,7 @@ pub const FAULTS: &[FaultSpec] = &[
     FaultSpec::times("braze.cancel.elsewhere", "the documented path of cancelling is 404, the rival one answers"),
     FaultSpec::times("braze.bucket.null_url", "the answer of a bucket workspace has `url`: null"),
     FaultSpec::times("braze.bucket.empty_url", "the answer of a bucket workspace has an empty `url`"),
+    FaultSpec::times("braze.bucket.link_too", "the answer of a bucket workspace has a `url` that never works"),
     FaultSpec::times("braze.bucket.off", "the next export gives a link although the workspace has a bucket"),
     FaultSpec::times("braze.bucket.later_date", "the objects' date folder is two days after the submission"),
     FaultSpec::times("braze.bucket.late_object", "the last object comes as long again after the others"),

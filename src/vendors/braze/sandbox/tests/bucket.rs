@@ -94,6 +94,26 @@ async fn the_url_of_a_bucket_workspace_is_missing_null_or_empty() {
 }
 
 #[tokio::test]
+async fn a_link_is_no_proof_that_the_workspace_has_no_bucket() {
+    let (api, bucket) = with_bucket(&["braze.bucket.link_too=1"], Duration::ZERO).await;
+    let answer: Value = api.submit(&order(1)).await.json().await.unwrap();
+    done(&api).await;
+    assert_eq!(api.get(answer["url"].as_str().unwrap()).await.status(), 403);
+    assert_eq!(of_export(bucket.path(), &segment_id(1), answer["object_prefix"].as_str().unwrap()).len(), 3);
+}
+
+#[tokio::test]
+async fn the_last_object_can_come_long_after_the_others() {
+    let processing = Duration::from_millis(600);
+    let (api, bucket) = with_bucket(&["braze.bucket.late_object=1"], processing).await;
+    let started = Instant::now();
+    let answer: Value = api.submit(&order(1)).await.json().await.unwrap();
+    let prefix = answer["object_prefix"].as_str().unwrap();
+    until(|| async { (of_export(bucket.path(), &segment_id(1), prefix).len() == 3).then_some(()) }).await;
+    assert!(started.elapsed() >= 2 * processing);
+}
+
+#[tokio::test]
 async fn gzip_objects_are_gzip_and_the_date_folder_can_be_later() {
     let (api, bucket) = with_bucket(&["braze.bucket.later_date=1"], Duration::ZERO).await;
     let mut body = order(1);

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::*;
-use crate::vendors::{braze::sandbox::gate::Budget, sandbox::Fault};
+use crate::{
+    exports::parameters::Parameters,
+    vendors::{braze::sandbox::gate::Budget, sandbox::Fault},
+};
 
 #[tokio::test]
 async fn a_wrong_method_or_an_unknown_parameter_breaks_the_rules() {
@@ -122,7 +125,9 @@ async fn every_demonstration_has_rows_and_names_faults_that_exist() {
         assert!(names.insert((demo.dataset.as_str(), demo.name)), "{} {}", demo.dataset.as_str(), demo.name);
         let rows = (demo.truth)(world);
         assert!(!rows.is_empty(), "{} {}", demo.dataset.as_str(), demo.name);
-        assert!((demo.parameters)(world).is_object());
+        for parameters in [Some(demo.parameters), demo.empty].into_iter().flatten() {
+            Parameters::parse(demo.dataset, &parameters(world)).unwrap();
+        }
         assert_ne!(demo.empty.map(|empty| empty(world)), Some((demo.parameters)(world)));
         for (_, fault) in demo.troubles {
             Fault::parse(fault).unwrap();
