@@ -149,6 +149,7 @@ impl Campaign {
                 (self.variation(number), json!({"channel": channel, "name": format!("V{number}")}))
             })
             .collect();
+        let window = trait_of(world, &["window", &self.id()], 259_200);
         let mut details = json!({
             "created_at": spelled(self.created_at()),
             "updated_at": spelled(self.edited_at()),
@@ -161,9 +162,9 @@ impl Campaign {
             "schedule_type": if self.is_api() { "api_triggered" } else { "time_based" },
             "channels": channels,
             "first_sent": spelled(self.created_at() + TimeDelta::days(1)),
-            "last_sent": if self.0.is_multiple_of(7) { Value::Null } else { json!(spelled(self.created_at() + TimeDelta::days(9))) },
+            "last_sent": (!self.0.is_multiple_of(7)).then(|| spelled(self.created_at() + TimeDelta::days(9))),
             "messages": messages,
-            "conversion_behaviors": [{"type": "Opens App", "window": trait_of(world, &["window", &self.id()], 259_200)}],
+            "conversion_behaviors": [{"type": "Opens App", "window": window}],
         });
         if !self.is_old() {
             details["tags"] = self.tags();

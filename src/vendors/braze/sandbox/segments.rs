@@ -59,7 +59,7 @@ pub fn described(segment: Audience) -> Value {
         "updated_at": spelled(created_at(segment) + TimeDelta::days(40)),
         "name": segment.title(),
         "description": format!("Number is divisible by {}", segment.number),
-        "text_description": if segment.number.is_multiple_of(4) { Value::Null } else { json!(format!("Made for \"{}\" 🎯", segment.title())) },
+        "text_description": (!segment.number.is_multiple_of(4)).then(|| format!("Made for \"{}\" 🎯", segment.title())),
     });
     if !is_old(segment) {
         details["tags"] = item(segment)["tags"].clone();

@@ -80,7 +80,7 @@ fn sorted(count: usize, special: &[&str], kind: &str) -> Vec<String> {
 pub fn event(name: &str) -> Value {
     let mut event = json!({
         "name": name,
-        "description": if name.len().is_multiple_of(3) { Value::Null } else { json!(format!("When somebody did {name}")) },
+        "description": (!name.len().is_multiple_of(3)).then(|| format!("When somebody did {name}")),
         "included_in_analytics_report": name.len().is_multiple_of(2),
         "status": if name.ends_with('7') { "Blocklisted" } else { "Active" },
     });
@@ -95,7 +95,7 @@ fn attribute(name: &str) -> Value {
     json!({
         "array_length": if is_list { json!(25) } else { Value::Null },
         "data_type": if is_list { "Array" } else { "String (Automatically Detected)" },
-        "description": if name.len().is_multiple_of(2) { Value::Null } else { json!(format!("What is known as {name}")) },
+        "description": (!name.len().is_multiple_of(2)).then(|| format!("What is known as {name}")),
         "name": name,
         "status": "Active",
         "tag_names": [],
