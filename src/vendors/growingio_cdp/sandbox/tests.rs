@@ -1,7 +1,7 @@
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use super::*;
+use super::{computations::Computation, jobs::running_stage, users::Member, *};
 use crate::vendors::sandbox::{
     Activity, Sandbox, SandboxConfig,
     tests::{faults, quick, until},
@@ -61,7 +61,7 @@ impl Api {
     }
 
     fn expected(&self, gio_id: GioId) -> Vec<String> {
-        (0..25).map(|index| self.sandbox.world().person(index).cdp(&properties(), gio_id)).collect()
+        (0..25).map(|index| line(&self.sandbox, index, gio_id)).collect()
     }
 }
 
@@ -69,6 +69,11 @@ const EXPORT: &str = "/v1/api/projects/WlGk4Daj/spaces/VKwkPmqX/user_tags/tag_rf
 
 fn properties() -> Vec<String> {
     ["ids_$basic_userId", "usr_gender", "usr_note", "tag_rfm"].map(str::to_owned).into()
+}
+
+/// The line of a user in the `json` file of an audience that was computed by schedule.
+fn line(sandbox: &Sandbox, index: u64, gio_id: GioId) -> String {
+    Member { person: &sandbox.world().person(index), computation: &Computation::nightly() }.json(&properties(), gio_id)
 }
 
 fn order() -> Value {
@@ -181,7 +186,7 @@ async fn csv_is_the_default_and_its_header_has_keys_or_names() {
     let keys = header(json!({"properties": properties()})).await;
     assert_eq!(keys, r#""gio_id","id_$basic_userId","usr_gender","usr_note","tag_rfm""#);
     let names = header(json!({"properties": properties(), "fileFormat": "csv", "csvHeaderType": "name"})).await;
-    assert_eq!(names, r#""gio_id","用户ID","性别","usr_note","会员等级""#);
+    assert_eq!(names, r#""gio_id","用户ID","性别","备注","会员等级""#);
     assert_eq!(header(json!({})).await, r#""gio_id""#);
 }
 
@@ -344,8 +349,7 @@ async fn ten_thousand_users_stream_and_equal_the_truth() {
     let api = Api::start(|config| config.people = 10_000).await;
     let received = lines(api.get(&api.file(&order()).await).await).await;
     assert_eq!(received.len(), 10_000);
-    for (index, line) in received.iter().enumerate() {
-        let person = api.sandbox.world().person(index as u64);
-        assert_eq!(*line, person.cdp(&properties(), GioId::Number));
+    for (index, received) in received.iter().enumerate() {
+        assert_eq!(*received, line(&api.sandbox, index as u64, GioId::Number));
     }
 }
