@@ -3,7 +3,8 @@
 use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Instant,
 };
 
@@ -21,12 +22,36 @@ const MAX_VIOLATION_TEXTS: usize = 100;
 
 /// Everything behind one running sandbox.
 pub struct World {
-    pub config: SandboxConfig,
+    pub config: LiveConfig,
     faults: Faults,
     activity: Arc<Mutex<BTreeMap<&'static str, Activity>>>,
     shelves: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     http: reqwest::Client,
     started: (Instant, DateTime<Utc>),
+    /// Since when the vendors' clock has run at its present speed, and what it showed then.
+    paced: Mutex<(Instant, DateTime<Utc>)>,
+}
+
+/// How the sandbox behaves, also after [`World::reconfigure`]. Reading needs no guard: each version stays in memory, a
+/// few hundred bytes for every change that somebody makes by hand.
+pub struct LiveConfig(RwLock<&'static SandboxConfig>);
+
+impl LiveConfig {
+    fn new(config: SandboxConfig) -> Self {
+        Self(RwLock::new(Box::leak(Box::new(config))))
+    }
+
+    fn replace(&self, config: SandboxConfig) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Box::leak(Box::new(config));
+    }
+}
+
+impl Deref for LiveConfig {
+    type Target = SandboxConfig;
+
+    fn deref(&self) -> &SandboxConfig {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What clients did to one vendor's simulator since it started or was reset.
@@ -67,13 +92,15 @@ impl Activity {
 
 impl World {
     pub(super) fn new(config: SandboxConfig) -> reqwest::Result<Self> {
+        let started = (Instant::now(), config.clock.start.unwrap_or_else(Utc::now));
         let world = Self {
             faults: Faults::default(),
             activity: Arc::default(),
             shelves: Mutex::default(),
             http: reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(10)).build()?,
-            started: (Instant::now(), config.clock.start.unwrap_or_else(Utc::now)),
-            config,
+            started,
+            paced: Mutex::new(started),
+            config: LiveConfig::new(config),
         };
         world.faults.replace(world.config.faults.clone());
         Ok(world)
@@ -81,8 +108,18 @@ impl World {
 
     /// What time it is at the vendors.
     pub fn now(&self) -> DateTime<Utc> {
-        let passed = self.started.0.elapsed().mul_f64(self.config.clock.speed);
-        self.started.1 + TimeDelta::from_std(passed).unwrap_or_default()
+        let (since, showed) = *lock(&self.paced);
+        let passed = since.elapsed().mul_f64(self.config.clock.speed);
+        showed + TimeDelta::from_std(passed).unwrap_or_default()
+    }
+
+    /// Behaves as `config` says from now on. Exports that are being prepared end as they began. The clock goes on from
+    /// what it shows, at the new speed; `clock.start` and `faults` count only at the start.
+    pub fn reconfigure(&self, config: SandboxConfig) {
+        let (at, now) = (Instant::now(), self.now());
+        let mut paced = lock(&self.paced);
+        self.config.replace(config);
+        *paced = (at, now);
     }
 
     /// The person of that number.
