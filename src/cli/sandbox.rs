@@ -92,7 +92,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
         std::fs::write(&path, file).unwrap();
-        let line = ["sandbox", "--scenario", path.to_str().unwrap()].iter().chain(flags);
+        let line = ["sandbox", "--scenario", path.to_str().unwrap()].into_iter().chain(flags.iter().copied());
         config(Line::parse_from(line).arguments).map_err(|failure| match failure {
             Failure::Usage(message) => message.replace(folder.path().to_str().unwrap(), ""),
             Failure::Failed(error) => panic!("{error:#}"),

@@ -71,7 +71,7 @@ impl Scenario {
         let source = File::from_str(text, FileFormat::Toml);
         let read = Config::builder().add_source(source).build().and_then(Config::try_deserialize);
         read.map_err(|error| {
-            BadScenario(one_line(match &error {
+            BadScenario(one_line(&match &error {
                 ConfigError::FileParse { cause, .. } => cause.to_string(),
                 other => other.to_string(),
             }))
@@ -83,7 +83,7 @@ impl Scenario {
     /// # Errors
     /// As [`Scenario::read`].
     pub fn from_json(body: &[u8]) -> Result<Self, BadScenario> {
-        serde_json::from_slice(body).map_err(|error| BadScenario(one_line(error.to_string())))
+        serde_json::from_slice(body).map_err(|error| BadScenario(one_line(&error.to_string())))
     }
 
     /// Everything that is set in a sandbox now.
@@ -194,7 +194,130 @@ fn rate(name: &str, value: Option<f64>) -> Result<Option<f64>, BadScenario> {
 }
 
 /// The first line of a message, with what may stand instead of an unknown key as a plain list.
-fn one_line(message: String) -> String {
+fn one_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    line.replace(", expected one of ", "; there are ").replace("`, `", ", ")
+    match line.split_once(", expected one of ") {
+        Some((wrong, known)) => format!("{wrong}; there are {}", known.replace('`', "")),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::Client;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::tests::{faults, quick},
+        *,
+    };
+
+    fn told(text: &str) -> String {
+        let applied = Scenario::from_toml(text).and_then(|scenario| scenario.apply(&mut SandboxConfig::default()));
+        applied.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_setting_of_a_file_is_set() {
+        let text = r#"
+            people = 7
+            audiences = 8
+            seed = 9
+            processing_secs = 1.5
+            link_life_secs = 60
+            slow_answer_secs = 2
+            records_per_file = 10
+            events_per_hour = 11
+            raw_part_records = 12
+            faults = ["braze.segment.busy=2", "growingio_cdp.job.stuck"]
+
+            [limits]
+            max_concurrent = 3
+            requests_per_hour = 4
+            requests_per_second = 0.5
+
+            [clock]
+            start = "2026-03-01T00:00:00+08:00"
+            speed = 60
+        "#;
+        let mut config = SandboxConfig::default();
+        Scenario::from_toml(text).unwrap().apply(&mut config).unwrap();
+        assert_eq!((config.people, config.audiences, config.seed), (7, 8, 9));
+        assert_eq!(config.processing, Duration::from_millis(1_500));
+        assert_eq!((config.link_life.as_secs(), config.slow_answer.as_secs()), (60, 2));
+        assert_eq!((config.records_per_file, config.events_per_hour, config.raw_part_records), (10, 11, 12));
+        assert_eq!((config.max_concurrent, config.requests_per_hour), (3, 4));
+        assert_eq!((config.requests_per_second, config.clock.speed), (0.5, 60.0));
+        assert_eq!(config.clock.start.unwrap().to_string(), "2026-02-28 16:00:00 UTC");
+        assert_eq!(config.faults, faults(&["braze.segment.busy=2", "growingio_cdp.job.stuck"]));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told_in_one_line() {
+        for (text, says) in [
+            ("peeple = 1", "unknown field `peeple`"),
+            ("[limits]\nrequests = 1", "unknown field `requests`"),
+            ("[clock]\nspeed = 0", "`clock.speed` is a number above 0, at most 1000000"),
+            ("[clock]\nspeed = nan", "`clock.speed` is a number above 0"),
+            ("[clock]\nstart = \"9999-01-01T00:00:00Z\"", "`clock.start` is a time of the years 1970 to 2200"),
+            ("people = -1", "people"),
+            ("people = \"many\"", "people"),
+            ("records_per_file = 0", "`records_per_file` is at least 1"),
+            ("processing_secs = 1e9", "`processing_secs` is a number of seconds, at most 86400"),
+            ("faults = [\"braze.segment.mood\"]", "there is no fault `braze.segment.mood`"),
+            ("people 7", "TOML"),
+        ] {
+            let told = told(text);
+            assert!(told.contains(says) && !told.contains('\n'), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn every_scenario_that_is_shipped_loads_sets_something_and_says_what_it_is_for() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(fs::read_to_string(&path).unwrap().starts_with("# Good for "), "{}", path.display());
+            let scenario = Scenario::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert_ne!(scenario, Scenario::default(), "{}", path.display());
+            scenario.apply(&mut SandboxConfig::default()).unwrap();
+            names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+        names.sort();
+        assert_eq!(names, ["everyday", "fast-clock", "flaky-vendor", "slow-vendor", "strict-limits"]);
+    }
+
+    #[tokio::test]
+    async fn a_running_sandbox_takes_what_a_body_names_and_nothing_else() {
+        let sandbox = quick(|config| config.faults = faults(&["braze.file.cut"])).await;
+        let (http, url) = (Client::new(), sandbox.base_url().join("__sandbox/scenario").unwrap());
+        let set = async |body: Value| {
+            let answer = http.post(url.clone()).json(&body).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let body =
+            json!({"people": 4, "limits": {"max_concurrent": 2}, "clock": {"speed": 10.0}, "processing_secs": 0.25});
+        assert_eq!(set(body).await.0, 204);
+        let config = &sandbox.world().config;
+        assert_eq!((config.people, config.max_concurrent, config.clock.speed), (4, 2, 10.0));
+        assert_eq!(config.processing, Duration::from_millis(250));
+        assert_eq!((config.seed, config.requests_per_hour), (1, 250_000));
+        assert_eq!(sandbox.world().faults(), faults(&["braze.file.cut"]));
+        assert_eq!(sandbox.world().audience(1).unwrap().size(), 4);
+
+        // All or nothing.
+        let (status, told) = set(json!({"people": 5, "limits": {"max_concurrent": 0}})).await;
+        assert_eq!((status, told.as_str()), (400, r#"{"message":"`limits.max_concurrent` is at least 1"}"#));
+        assert_eq!(set(json!({"people": 5, "peeple": 5})).await.0, 400);
+        assert_eq!(set(json!({"people": 5, "clock": {"start": "2026-01-01T00:00:00Z"}})).await.0, 400);
+        assert_eq!(sandbox.world().config.people, 4);
+
+        let shown: Value = http.get(url.clone()).send().await.unwrap().json().await.unwrap();
+        assert_eq!((&shown["people"], &shown["faults"]), (&json!(4), &json!(["braze.file.cut"])));
+        assert_eq!(set(json!({"faults": []})).await.0, 204);
+        assert!(sandbox.world().faults().is_empty());
+        assert_eq!(set(shown).await.0, 204, "what is shown can be set again");
+        assert_eq!(sandbox.world().faults(), faults(&["braze.file.cut"]));
+    }
 }

@@ -108,9 +108,15 @@ impl World {
 
     /// What time it is at the vendors.
     pub fn now(&self) -> DateTime<Utc> {
-        let (since, showed) = *lock(&self.paced);
-        let passed = since.elapsed().mul_f64(self.config.clock.speed);
-        showed + TimeDelta::from_std(passed).unwrap_or_default()
+        // Held while the speed is read: both change together.
+        let paced = lock(&self.paced);
+        let passed = paced.0.elapsed().mul_f64(self.config.clock.speed);
+        paced.1 + TimeDelta::from_std(passed).unwrap_or_default()
+    }
+
+    /// What time it was at the vendors when the sandbox started.
+    pub fn started_at(&self) -> DateTime<Utc> {
+        self.started.1
     }
 
     /// Behaves as `config` says from now on. Exports that are being prepared end as they began. The clock goes on from
@@ -316,6 +322,32 @@ mod tests {
         assert_eq!(world.audience(1).unwrap().size(), 25);
         assert_eq!(world.audience(7).unwrap().members().collect::<Vec<_>>(), [0, 7, 14, 21]);
         assert!(world.audience(0).is_none() && world.audience(world.config.audiences + 1).is_none());
+    }
+
+    #[test]
+    fn a_change_of_speed_does_not_move_the_clock() {
+        let start = "2026-03-01T00:00:00Z".parse().unwrap();
+        let mut config = SandboxConfig::default();
+        (config.clock.start, config.clock.speed) = (Some(start), 1_000_000.0);
+        let world = World::new(config.clone()).unwrap();
+        while world.now() < start + TimeDelta::hours(1) {
+            std::hint::spin_loop();
+        }
+        let before = world.now();
+        config.clock.speed = 0.001;
+        world.reconfigure(config);
+        let after = world.now();
+        assert!(after >= before && after < before + TimeDelta::days(30), "{before} {after}");
+        assert!(world.now() - after < TimeDelta::minutes(1));
+        assert_eq!(world.started_at(), start);
+    }
+
+    #[test]
+    fn who_reads_the_settings_during_a_change_reads_one_version_of_them() {
+        let world = world();
+        let before: &SandboxConfig = &world.config;
+        world.reconfigure(SandboxConfig { people: 3, ..before.clone() });
+        assert_eq!((before.people, world.config.people, world.audience(1).unwrap().size()), (25, 3, 3));
     }
 
     #[test]

@@ -396,11 +396,12 @@ async fn csv_in_every_way_the_documents_leave_open() {
 async fn a_job_and_its_files_are_gone_after_a_day_of_the_vendors_clock() {
     // An hour passes in 20 ms.
     let api = Api::start(|config| config.clock.speed = 180_000.0).await;
-    let path = api.file(&order()).await;
-    until(|| async {
-        Some(()).filter(|()| api.sandbox.world().now() > chrono::Utc::now() + chrono::TimeDelta::hours(26))
-    })
-    .await;
+    let id = api.begin(&order()).await;
+    let path = format!("/download?file={}", api.uris(&id).await[0]);
+    let (world, finished_by) = (api.sandbox.world(), api.sandbox.world().now());
+    until(|| async { (world.now() > finished_by + chrono::TimeDelta::hours(24)).then_some(()) }).await;
+    assert_eq!(api.get(&format!("/v1/api/job/result/{id}")).await.status(), 404);
+    assert_eq!(api.get(&format!("/v1/api/projects/WlGk4Daj/job/result/{id}")).await.status(), 404);
     assert_eq!(api.get(&path).await.status(), 404);
 
     let api = Api::start(|_| {}).await;
