@@ -37,6 +37,7 @@ pub const FAULTS: &[FaultSpec] = &[
     FaultSpec::times("growingio_cdp.export.server_error", "500 in plain text, as for an unknown key"),
     FaultSpec::times("growingio_cdp.export.html", "502 with a proxy's HTML page"),
     FaultSpec::times("growingio_cdp.export.bad_json", "the answer breaks off; no job begins"),
+    FaultSpec::times("growingio_cdp.export.slow", "the job begins, but the answer comes at five bytes a second"),
     FaultSpec::times("growingio_cdp.export.lost_answer", "the job begins, but the connection closes without an answer"),
     FaultSpec::times("growingio_cdp.job.only_project_path", "404 unless the job is asked for below its project"),
     FaultSpec::times("growingio_cdp.job.only_bare_path", "404 if the job is asked for below its project"),
@@ -46,6 +47,10 @@ pub const FAULTS: &[FaultSpec] = &[
     FaultSpec::times("growingio_cdp.job.raw_uris", "finished, with addresses that are not encoded"),
     FaultSpec::times("growingio_cdp.job.gone", "404 on either path"),
     FaultSpec::times("growingio_cdp.job.unauthorized", "401"),
+    FaultSpec::times("growingio_cdp.job.forbidden", "403"),
+    FaultSpec::times("growingio_cdp.job.bad_json", "the answer breaks off; Content-Length agrees"),
+    FaultSpec::times("growingio_cdp.job.cut", "the connection closes in the middle of the answer"),
+    FaultSpec::times("growingio_cdp.job.slow", "the answer comes at five bytes a second"),
     FaultSpec::times("growingio_cdp.job.rate_limited", "429"),
     FaultSpec::times("growingio_cdp.job.server_error", "500 in plain text"),
     FaultSpec::times("growingio_cdp.job.html", "502 with a proxy's HTML page"),
@@ -81,7 +86,7 @@ pub const FAULTS: &[FaultSpec] = &[
     FaultSpec::times("growingio_cdp.computes.never_ends", "the computation keeps running"),
     FaultSpec::endpoint("growingio_cdp.analysis", "the results of analyses"),
     FaultSpec::times("growingio_cdp.analysis.shifted_page", "every page but the first begins with the row before it"),
-    FaultSpec::endpoint("growingio_cdp.projects", "the list of projects"),
+    FaultSpec::endpoint("growingio_cdp.projects", "the lists of projects and spaces"),
 ];
 
 /// Adds the simulator's routes: those of the newer releases (below a project, or a space of it) and of the older ones
@@ -109,6 +114,8 @@ pub fn routes(routes: &mut web::ServiceConfig, world: Arc<World>) {
             web::get().to(analysis::chart_data),
         )
         .route("/v1/api/projects", web::get().to(catalog::projects))
+        .route("/v2/api/enterprise/{enterprise}/projects", web::get().to(catalog::projects_of_enterprise))
+        .route("/v2/api/enterprise/{enterprise}/projects/{project}/spaces", web::get().to(catalog::spaces))
         .route("/v1/api/projects/{project}/job/result/{id}", web::get().to(jobs::job))
         .route("/v1/api/job/result/{id}", web::get().to(jobs::job))
         .route("/download", web::get().to(jobs::download))

@@ -62,6 +62,28 @@ pub fn admit(world: &World, request: &HttpRequest) -> Result<(), Box<HttpRespons
 /// Why a call is refused, as it is counted; the client never learns it.
 pub type Refusal = &'static str;
 
+/// What the fault of the endpoint `thing` that is on makes of an answer: another answer, or the way this one goes.
+/// `page` is the proxy's page.
+pub fn spoiled(world: &World, thing: &str, page: fn() -> HttpResponse) -> Result<Transfer, Box<HttpResponse>> {
+    let instead = match world.endpoint_fault(thing) {
+        Some(EndpointFault::Unauthorized) => denied(world, StatusCode::UNAUTHORIZED),
+        Some(EndpointFault::Forbidden) => denied(world, StatusCode::FORBIDDEN),
+        Some(EndpointFault::RateLimited) => too_many_requests(world),
+        Some(EndpointFault::ServerError) => internal_server_error(),
+        Some(EndpointFault::Html) => page(),
+        Some(EndpointFault::BadJson) => return Ok(Transfer::Truncated),
+        Some(EndpointFault::Cut) => return Ok(Transfer::Cut),
+        Some(EndpointFault::Slow) => return Ok(Transfer::Drip),
+        None => return Ok(Transfer::Whole),
+    };
+    Err(Box::new(instead))
+}
+
+/// 200 with JSON.
+pub fn json_answer(value: &Value, transfer: Transfer) -> HttpResponse {
+    answer_in_pieces("application/json;charset=UTF-8", value.to_string().into(), transfer)
+}
+
 /// Answers a call with the JSON that `work` makes, or with the fault of the endpoint `thing` that is on.
 pub fn answered(
     world: &World,
@@ -69,22 +91,13 @@ pub fn answered(
     thing: &str,
     work: impl FnOnce() -> Result<Value, Refusal>,
 ) -> HttpResponse {
-    if let Err(answer) = admit(world, request) {
-        return *answer;
-    }
-    let transfer = match world.endpoint_fault(thing) {
-        Some(EndpointFault::Unauthorized) => return denied(world, StatusCode::UNAUTHORIZED),
-        Some(EndpointFault::Forbidden) => return denied(world, StatusCode::FORBIDDEN),
-        Some(EndpointFault::RateLimited) => return too_many_requests(world),
-        Some(EndpointFault::ServerError) => return internal_server_error(),
-        Some(EndpointFault::Html) => return HttpResponse::Ok().content_type("text/html").body(HTML),
-        Some(EndpointFault::BadJson) => Transfer::Truncated,
-        Some(EndpointFault::Cut) => Transfer::Cut,
-        Some(EndpointFault::Slow) => Transfer::Drip,
-        None => Transfer::Whole,
+    let page = || HttpResponse::Ok().content_type("text/html").body(HTML);
+    let transfer = match admit(world, request).and_then(|()| spoiled(world, thing, page)) {
+        Ok(transfer) => transfer,
+        Err(answer) => return *answer,
     };
     match work() {
-        Ok(value) => answer_in_pieces("application/json;charset=UTF-8", value.to_string().into(), transfer),
+        Ok(value) => json_answer(&value, transfer),
         Err(reason) => {
             world.refuse(NAME, reason);
             internal_server_error()

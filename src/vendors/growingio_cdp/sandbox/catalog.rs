@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
 use super::{
-    PROJECT,
+    PROJECT, SPACE,
     answer::{Query, answered},
     audience_key,
     computations::{Detector, detector},
@@ -81,5 +81,25 @@ pub async fn projects(world: web::Data<World>, request: HttpRequest) -> HttpResp
     answered(&world, &request, "growingio_cdp.projects", || {
         Query::read(&world, &request, &[]);
         Ok(json!([{"id": PROJECT, "name": "默认项目"}, {"id": "y9pm1pme", "name": "测试项目"}]))
+    })
+}
+
+/// The enterprise that the token's owner belongs to.
+const ENTERPRISE: &str = "rRGoYQml";
+
+/// `GET /v2/api/enterprise/{enterpriseId}/projects`.
+pub async fn projects_of_enterprise(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
+    below_enterprise(&world, &request, || json!([{"id": PROJECT, "name": "默认项目", "ownerId": "KzpNzpkv"}]))
+}
+
+/// `GET /v2/api/enterprise/{enterpriseId}/projects/{projectId}/spaces`: where a space's id is found.
+pub async fn spaces(world: web::Data<World>, request: HttpRequest) -> HttpResponse {
+    below_enterprise(&world, &request, || json!([{"id": SPACE, "name": "默认空间", "ownerId": "KzpNzpkv"}]))
+}
+
+fn below_enterprise(world: &World, request: &HttpRequest, list: fn() -> Value) -> HttpResponse {
+    answered(world, request, "growingio_cdp.projects", || {
+        Query::read(world, request, &[]);
+        if request.match_info().query("enterprise") == ENTERPRISE { Ok(list()) } else { Err("not_granted") }
     })
 }

@@ -32,9 +32,9 @@ const JOB: &[(Trouble, &str)] = &[
 
 /// Troubles of an answer that comes at once.
 macro_rules! troubles_of {
-    ($thing:literal) => {
+    ($thing:literal $(, $also:expr)?) => {
         &[
-            (Trouble::Partial, concat!("growingio_cdp.", $thing, ".bad_json")),
+            $($also,)?
             (Trouble::Unauthorized, concat!("growingio_cdp.", $thing, ".unauthorized")),
             (Trouble::Forbidden, concat!("growingio_cdp.", $thing, ".forbidden")),
             (Trouble::RateLimited, concat!("growingio_cdp.", $thing, ".rate_limited")),
@@ -46,9 +46,9 @@ macro_rules! troubles_of {
     };
 }
 
-const LISTS: &[(Trouble, &str)] = troubles_of!("lists");
-const ANALYSIS: &[(Trouble, &str)] = troubles_of!("analysis");
-const USER: &[(Trouble, &str)] = troubles_of!("user");
+const LISTS: &[(Trouble, &str)] = troubles_of!("lists", (Trouble::Partial, "growingio_cdp.lists.bad_json"));
+const ANALYSIS: &[(Trouble, &str)] = troubles_of!("analysis", (Trouble::Partial, "growingio_cdp.analysis.bad_json"));
+const USER: &[(Trouble, &str)] = troubles_of!("user", (Trouble::Partial, "growingio_cdp.user.bad_json"));
 
 /// Attributes that the exports of users ask for besides the columns.
 const ATTRIBUTES: [&str; 2] = ["usr_plan", "tag_rfm"];
@@ -153,7 +153,7 @@ fn users_of(kind: &str, key: &str) -> Value {
 }
 
 fn users(world: &World, number: u64) -> Vec<Value> {
-    let members = world.audience(number).into_iter().flat_map(|audience| audience.members());
+    let members = world.audience(number).into_iter().flat_map(Audience::members);
     members.map(|index| profile(&world.person(index))).collect()
 }
 
@@ -168,7 +168,7 @@ fn profile(person: &Person) -> Value {
 }
 
 fn refreshed(world: &World) -> Vec<Value> {
-    let members = world.audience(REFRESHED).into_iter().flat_map(|audience| audience.members());
+    let members = world.audience(REFRESHED).into_iter().flat_map(Audience::members);
     let row = |index| {
         let person = world.person(index);
         json!({

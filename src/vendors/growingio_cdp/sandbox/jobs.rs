@@ -20,7 +20,9 @@ use uuid::Uuid;
 
 use super::{
     NAME, TOKEN,
-    answer::{HTML, admit, denied, internal_server_error, not_found, proxy_page, too_many_requests},
+    answer::{
+        HTML, admit, denied, internal_server_error, json_answer, not_found, proxy_page, spoiled, too_many_requests,
+    },
     contents::{Contents, Oddities},
     order::{Format, Order},
 };
@@ -91,7 +93,8 @@ pub async fn submit(world: web::Data<World>, request: HttpRequest, body: web::By
     if world.fault("growingio_cdp.export.lost_answer") {
         return hang_up();
     }
-    HttpResponse::Ok().json(json!({"id": id, "name": name}))
+    let slow = world.fault("growingio_cdp.export.slow");
+    json_answer(&json!({"id": id, "name": name}), if slow { Transfer::Drip } else { Transfer::Whole })
 }
 
 /// Begins a job; answers its id and name.
@@ -152,18 +155,11 @@ pub async fn job(world: web::Data<World>, request: HttpRequest) -> HttpResponse 
     {
         return not_found();
     }
-    if world.fault("growingio_cdp.job.unauthorized") {
-        return denied(&world, StatusCode::UNAUTHORIZED);
-    }
-    if world.fault("growingio_cdp.job.rate_limited") {
-        return too_many_requests(&world);
-    }
-    if world.fault("growingio_cdp.job.server_error") {
-        return internal_server_error();
-    }
-    if world.fault("growingio_cdp.job.html") {
-        return proxy_page();
-    }
+    let transfer = match spoiled(&world, "growingio_cdp.job", proxy_page) {
+        Ok(transfer) => transfer,
+        Err(answer) => return *answer,
+    };
+    let stage = |stage: &str| json_answer(&json!({"stage": stage}), transfer);
     if world.fault("growingio_cdp.job.unknown_stage") {
         return stage("PUBLISHING");
     }
@@ -183,15 +179,11 @@ pub async fn job(world: web::Data<World>, request: HttpRequest) -> HttpResponse 
     };
     drop(jobs);
     if world.fault("growingio_cdp.job.no_uris") {
-        return HttpResponse::Ok().json(json!({"stage": "FINISH", "uris": null}));
+        return json_answer(&json!({"stage": "FINISH", "uris": null}), transfer);
     }
     let raw = world.fault("growingio_cdp.job.raw_uris");
     let uris: Vec<_> = paths.into_iter().map(|path| if raw { path } else { encoded(&path) }).collect();
-    HttpResponse::Ok().json(json!({"stage": "FINISH", "uris": uris}))
-}
-
-fn stage(stage: &str) -> HttpResponse {
-    HttpResponse::Ok().json(json!({"stage": stage}))
+    json_answer(&json!({"stage": "FINISH", "uris": uris}), transfer)
 }
 
 /// The documented stages before `FINISH`, spread over the time a job takes.

@@ -214,7 +214,7 @@ async fn lists_are_paged_with_numbers_as_the_vendor_prints_them() {
 #[tokio::test]
 async fn answers_of_the_export_faults() {
     let mut seen = Vec::new();
-    for name in ["unauthorized", "forbidden", "server_error", "html", "bad_json"] {
+    for name in ["unauthorized", "forbidden", "rate_limited", "server_error", "html", "bad_json"] {
         let api = Api::with(&[&format!("growingio_cdp.export.{name}=1")]).await;
         let answer = api.post(EXPORT, &order()).send().await.unwrap();
         let status = answer.status();
@@ -225,6 +225,7 @@ async fn answers_of_the_export_faults() {
     insta::assert_snapshot!(seen.join("\n"), @r#"
     unauthorized: 401 ""
     forbidden: 403 ""
+    rate_limited: 429 "Too Many Requests"
     server_error: 500 "Internal Server Error"
     html: 502 "<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>"
     bad_json: 200 "{\"id\":\"kqQe"
@@ -239,7 +240,18 @@ async fn answers_of_the_export_faults() {
 #[tokio::test]
 async fn answers_of_the_job_faults() {
     let mut seen = Vec::new();
-    for name in ["unknown_stage", "error_stage", "no_uris", "gone", "server_error", "html", "stuck"] {
+    for name in [
+        "unknown_stage",
+        "error_stage",
+        "no_uris",
+        "gone",
+        "unauthorized",
+        "forbidden",
+        "rate_limited",
+        "server_error",
+        "html",
+        "stuck",
+    ] {
         let api = Api::start(|_| {}).await;
         let id = api.begin(&order()).await;
         api.uris(&id).await;
@@ -253,10 +265,34 @@ async fn answers_of_the_job_faults() {
     error_stage: 200 {"stage":"ERROR"}
     no_uris: 200 {"stage":"FINISH","uris":null}
     gone: 404 Not Found
+    unauthorized: 401 
+    forbidden: 403 
+    rate_limited: 429 Too Many Requests
     server_error: 500 Internal Server Error
     html: 502 <html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>
     stuck: 200 {"stage":"RUNNING"}
     "#);
+}
+
+#[tokio::test]
+async fn an_answer_about_a_job_breaks_off_or_drips() {
+    let api = Api::start(|_| {}).await;
+    let id = api.begin(&order()).await;
+    api.uris(&id).await;
+    let path = format!("/v1/api/job/result/{id}");
+    let whole = api.get(&path).await.content_length();
+    let spoiled = async |fault: &str| {
+        api.sandbox.world().set_faults(faults(&[&format!("growingio_cdp.{fault}=1")]));
+        api.get(&path).await
+    };
+    assert_eq!(spoiled("job.bad_json").await.bytes().await.unwrap().len() as u64, whole.unwrap() * 3 / 5);
+    let cut = spoiled("job.cut").await;
+    assert_eq!(cut.content_length(), whole);
+    assert!(cut.bytes().await.is_err());
+    assert_eq!(spoiled("job.slow").await.chunk().await.unwrap().unwrap().len(), 1);
+    api.sandbox.world().set_faults(faults(&["growingio_cdp.export.slow=1"]));
+    let mut slow = api.post(EXPORT, &order()).send().await.unwrap();
+    assert_eq!(slow.chunk().await.unwrap().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -278,3 +278,18 @@ async fn computations_may_be_refused_never_end_or_show_late() {
     assert_eq!(api.detector().await, before, "finished, as of the computation before");
     assert_eq!(api.detector().await["stage"], "RUNNING");
 }
+
+#[tokio::test]
+async fn projects_and_spaces_are_listed_and_other_methods_are_not_documented() {
+    let api = Api::start(|_| {}).await;
+    assert_eq!(api.json("/v1/api/projects").await[0]["id"], PROJECT);
+    let enterprise = "/v2/api/enterprise/rRGoYQml/projects";
+    assert_eq!(api.json(enterprise).await[0], json!({"id": PROJECT, "name": "默认项目", "ownerId": "KzpNzpkv"}));
+    assert_eq!(api.json(&format!("{enterprise}/{PROJECT}/spaces")).await[0]["id"], SPACE);
+    assert_eq!(api.refused(&format!("{enterprise}/Elsewhere/spaces")).await, "Internal Server Error");
+    assert_eq!(api.refused("/v2/api/enterprise/Elsewhere/projects").await, "Internal Server Error");
+    assert_eq!(api.activity().violation_count, 0);
+    assert_eq!(api.get(&format!("{SEGMENTS}/seg_rfm/export_jobs")).await.status(), 404);
+    assert_eq!(api.post(SEGMENTS, &json!({})).send().await.unwrap().status(), 404);
+    assert_eq!(api.activity().violation_count, 2);
+}
