@@ -48,6 +48,12 @@ pub struct SandboxConfig {
     pub link_life: Duration,
     /// People in one file of an archive.
     pub records_per_file: u64,
+    /// Calls in a second, where the vendor has such a limit. Real seconds, also when [`Clock::speed`] is another.
+    pub requests_per_second: f64,
+    /// Events of each type in an hour of raw data, roughly: some types have more, some less, some hours none.
+    pub events_per_hour: u64,
+    /// Events in one file of raw data; an hour with more has several files.
+    pub raw_part_records: u64,
     /// How late a `slow` answer comes.
     pub slow_answer: Duration,
     /// What time it is at the vendors.
@@ -81,6 +87,9 @@ impl Default for SandboxConfig {
             requests_per_hour: 250_000,
             link_life: Duration::from_hours(4),
             records_per_file: 5_000,
+            requests_per_second: 2.0,
+            events_per_hour: 20,
+            raw_part_records: 15,
             slow_answer: Duration::from_secs(45),
             clock: Clock::default(),
         }

@@ -18,6 +18,10 @@ use super::{
 
 /// Violations kept with their text; later ones are only counted.
 const MAX_VIOLATION_TEXTS: usize = 100;
+/// Names kept in [`Activity::counts`].
+const MAX_COUNTS: usize = 10_000;
+/// Takes the rest.
+const OTHER_COUNTS: &str = "other";
 
 /// Everything behind one running sandbox.
 pub struct World {
@@ -40,6 +44,10 @@ pub struct Activity {
     pub polls: u64,
     /// Answers that carried a file or a part of one.
     pub downloads: u64,
+    /// Tokens that were issued for signed requests.
+    pub tokens_issued: u64,
+    /// How often single things happened, by names of the simulator, e.g. of a slice that was handed out.
+    pub counts: BTreeMap<String, u64>,
     /// Callbacks sent.
     pub callbacks: u64,
     /// Callbacks that could not be delivered.
@@ -83,6 +91,11 @@ impl World {
     pub fn now(&self) -> DateTime<Utc> {
         let passed = self.started.0.elapsed().mul_f64(self.config.clock.speed);
         self.started.1 + TimeDelta::from_std(passed).unwrap_or_default()
+    }
+
+    /// What time it was at the vendors when the sandbox started.
+    pub fn started_at(&self) -> DateTime<Utc> {
+        self.started.1
     }
 
     /// The person of that number.
@@ -152,6 +165,14 @@ impl World {
             if activity.violations.len() < MAX_VIOLATION_TEXTS {
                 activity.violations.push(text);
             }
+        });
+    }
+
+    /// Counts something by its name; past ten thousand names the new ones are counted together. `name` holds no secret.
+    pub fn count(&self, vendor: &'static str, name: String) {
+        self.note(vendor, |activity| {
+            let full = activity.counts.len() >= MAX_COUNTS && !activity.counts.contains_key(&name);
+            *activity.counts.entry(if full { OTHER_COUNTS.to_owned() } else { name }).or_default() += 1;
         });
     }
 
@@ -279,6 +300,17 @@ mod tests {
         assert_eq!(world.audience(1).unwrap().size(), 25);
         assert_eq!(world.audience(7).unwrap().members().collect::<Vec<_>>(), [0, 7, 14, 21]);
         assert!(world.audience(0).is_none() && world.audience(world.config.audiences + 1).is_none());
+    }
+
+    #[test]
+    fn the_record_of_counts_is_bounded() {
+        let world = world();
+        for number in 0..MAX_COUNTS + 5 {
+            world.count("braze", format!("slice {number}"));
+        }
+        world.count("braze", "slice 3".into());
+        let counts = world.activity("braze").counts;
+        assert_eq!((counts.len(), counts[OTHER_COUNTS], counts["slice 3"]), (MAX_COUNTS + 1, 5, 2));
     }
 
     #[test]
