@@ -17,8 +17,14 @@ use crate::vendors::sandbox::{
     files::{SpooledFile, Transfer},
 };
 
-/// A call that is not answered with what it asked for.
-pub type Refusal = Box<HttpResponse>;
+/// The answer to a call that does not get what it asked for.
+pub struct Refusal(Box<HttpResponse>);
+
+impl From<HttpResponse> for Refusal {
+    fn from(answer: HttpResponse) -> Self {
+        Self(Box::new(answer))
+    }
+}
 
 /// Calls on their way are delayed unevenly: this share of a second is forgiven.
 const NETWORK_JITTER: f64 = 0.05;
@@ -83,13 +89,13 @@ impl Call {
     pub fn refused(&self, message: &str) -> Refusal {
         self.world.refuse(NAME, "bad_request");
         let body = json!({"message": message, "errors": [{"code": "bad_request", "message": message}]});
-        Box::new(HttpResponse::BadRequest().json(body))
+        Refusal::from(HttpResponse::BadRequest().json(body))
     }
 
     /// 404 for an id that the project does not have.
     pub fn unknown_id(&self) -> Refusal {
         self.world.refuse(NAME, "unknown_id");
-        Box::new(not_found())
+        Refusal::from(not_found())
     }
 
     /// Whether the answer is to break off, consistent with its length; [`Call::text`] leaves that to its writer.
@@ -150,7 +156,7 @@ pub async fn served(
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()> + Send + 'static,
 ) -> HttpResponse {
     match SpooledFile::write(fill).await {
-        Ok(file) => file.serve(request, content_type, transfer),
+        Ok(written) => written.serve(request, content_type, transfer),
         Err(error) => {
             tracing::error!(%error, "the sandbox could not write an answer");
             server_error()
@@ -160,14 +166,14 @@ pub async fn served(
 
 /// The answer, whether the call was admitted or not.
 pub fn either(answer: Result<HttpResponse, Refusal>) -> HttpResponse {
-    answer.unwrap_or_else(|refusal| *refusal)
+    answer.unwrap_or_else(|refusal| *refusal.0)
 }
 
 /// What a proxy or a failing server answers before anything is checked; else the fault that shows later.
 pub fn edge_fault(world: &World, thing: &str) -> Result<Option<EndpointFault>, Refusal> {
     match world.endpoint_fault(thing) {
-        Some(EndpointFault::ServerError) => Err(Box::new(server_error())),
-        Some(EndpointFault::Html) => Err(Box::new(html())),
+        Some(EndpointFault::ServerError) => Err(Refusal::from(server_error())),
+        Some(EndpointFault::Html) => Err(Refusal::from(html())),
         fault => Ok(fault),
     }
 }
@@ -185,17 +191,17 @@ pub fn not_found() -> HttpResponse {
 }
 
 pub fn unauthorized() -> Refusal {
-    Box::new(HttpResponse::Unauthorized().json(json!({"message": "Unauthorized", "errors": []})))
+    Refusal::from(HttpResponse::Unauthorized().json(json!({"message": "Unauthorized", "errors": []})))
 }
 
 /// The neighbouring APIs answer failed authorization with a bare 403.
 pub fn forbidden() -> Refusal {
-    Box::new(HttpResponse::Forbidden().finish())
+    Refusal::from(HttpResponse::Forbidden().finish())
 }
 
 /// The answer to too many calls is not documented.
 pub fn too_many() -> Refusal {
-    Box::new(HttpResponse::TooManyRequests().content_type("text/plain;charset=UTF-8").body("Too Many Requests"))
+    Refusal::from(HttpResponse::TooManyRequests().content_type("text/plain;charset=UTF-8").body("Too Many Requests"))
 }
 
 /// Both spellings of `Authorization` are documented: the bare token, and in older pages `Token XXXX`.
@@ -280,14 +286,12 @@ pub fn write_lines(
     lines: impl Iterator<Item = String>,
     break_off_after: Option<u64>,
 ) -> io::Result<()> {
-    let mut written = 0;
-    for line in lines {
+    for (written, line) in (0..).zip(lines) {
         if break_off_after.is_some_and(|after| written >= after) {
             let cell: String = line.chars().take_while(|c| c.is_alphanumeric()).take(3).collect();
             return write!(out, "{cell}");
         }
         writeln!(out, "{line}")?;
-        written += 1;
     }
     Ok(())
 }

@@ -46,12 +46,12 @@ async fn all_dashboards(world: &web::Data<World>, request: &HttpRequest) -> Resu
 pub fn dashboards_v1() -> Vec<Value> {
     let row = |[id, name, kind, created, updated, scope]: [&str; 6]| {
         let vendor = json!({"type": kind, "scope": scope, "updater": "王芳", "creator": "sandbox@example.test"});
-        dashboard_v1(&[id, "dashboard", name], &json!(created), &json!(updated), vendor)
+        dashboard_v1(&[id, "dashboard", name], &json!(created), &json!(updated), &vendor)
     };
     DASHBOARDS.map(row).to_vec()
 }
 
-fn dashboard_v1([id, kind, name]: &[&str; 3], created: &Value, updated: &Value, vendor: Value) -> Value {
+fn dashboard_v1([id, kind, name]: &[&str; 3], created: &Value, updated: &Value, vendor: &Value) -> Value {
     json!({
         "id": id, "kind": kind, "name": name, "description": null, "size": null, "status": null,
         "created_at": created, "updated_at": updated, "vendor": vendor,
@@ -82,7 +82,7 @@ pub fn charts_v1(dashboard: &str) -> Vec<Value> {
             "creator": chart.creator, "dashboard_id": dashboard, "dashboard_name": dashboard_name,
         });
         let kind = chart.kind.unwrap_or("chart");
-        dashboard_v1(&[chart.id, kind, chart.name], &json!("2019-10-22"), &Value::Null, vendor)
+        dashboard_v1(&[chart.id, kind, chart.name], &json!("2019-10-22"), &Value::Null, &vendor)
     };
     charts(dashboard).map(row).collect()
 }

@@ -271,13 +271,13 @@ fn rfc3339(time: DateTime<Utc>) -> String {
 
 /// The rows of `event.v1` of whole hours; of all types, if none is named.
 pub fn events_v1(world: &World, event_types: &[&str], (from, to): (DateTime<Utc>, DateTime<Utc>)) -> Vec<Value> {
-    let (source, records_per_part) = (Source::of(world), world.config.raw_part_records.max(1));
+    let (source, max_records) = (Source::of(world), world.config.raw_part_records.max(1));
     let wanted = |data_type: &&DataType| event_types.is_empty() || event_types.contains(&data_type.name);
     let mut rows = Vec::new();
     for data_type in DATA_TYPES.iter().filter(wanted) {
         for hour in (Hour::of(from).0..Hour::of(to).0).map(Hour) {
-            for number in 0..Part::count(source, data_type, hour, records_per_part) {
-                rows.extend(Part { source, version: Version::Two, data_type, hour, number, records_per_part }.rows());
+            for number in 0..Part::count(source, data_type, hour, max_records) {
+                rows.extend(Part { source, version: Version::Two, data_type, hour, number, max_records }.rows());
             }
         }
     }

@@ -95,7 +95,7 @@ impl Event {
     pub fn cell(&self, column: &str) -> Option<String> {
         let draw = self.draw(column);
         let some = |value: &str| Some(value.to_owned());
-        let one_of = |options: &[&str]| Some((*pick(options, draw)).to_owned());
+        let one_of = |options: &[&str]| Some((*pick(options, draw >> 8)).to_owned());
         let maybe_of = |options: &[&str]| one_of(options).filter(|_| !draw.is_multiple_of(4));
         let maybe = |value: String| (!draw.is_multiple_of(4)).then_some(value);
         match column {
@@ -156,11 +156,11 @@ impl Event {
             "linkId" | "campaignId" | "channelId" | "channelID" => Some(format!("{:06}", draw % 1_000_000)),
             "linkName" | "campaignName" => one_of(&["双十一", "Spring \"sale\", 2026", "x"]),
             "clickUrl" => maybe(format!("https://ads.example.test/c?a={}&b=,", draw % 100)),
-            "appVariable" | "eventVariable" | "pageVariable" | "visitorVariable" => self.json_map(draw),
             // The documents show these two, which are no JSON.
             "adsVariable" if draw.is_multiple_of(3) => some("{\"city\"->\"beijing\"}"),
             "conversionVariable" if draw.is_multiple_of(3) => some("{\"keyword\",\"retention\"}"),
-            "adsVariable" | "conversionVariable" => self.json_map(draw),
+            "appVariable" | "eventVariable" | "pageVariable" | "visitorVariable" | "adsVariable"
+            | "conversionVariable" => json_map(draw >> 8),
             // Columns of v1 alone.
             "eventType" => some(self.data_type.name),
             "countryName" => some("中国"),
@@ -181,16 +181,6 @@ impl Event {
             *pick(&WRONG_TIMES, draw / 9)
         } else {
             self.send_time() - (draw % 5_000).cast_signed()
-        }
-    }
-
-    fn json_map(&self, draw: u64) -> Option<String> {
-        match draw % 6 {
-            0 => None,
-            1 => Some("{}".to_owned()),
-            2 => Some(json!({"name": "say \"hi\"\nthen go, \\ and back", "path": "C:\\"}).to_string()),
-            3 => Some(json!({"城市": "北京", "vip": "null"}).to_string()),
-            _ => Some(json!({"price": format!("{}.0", draw % 100), "item": (draw % 1_000).to_string()}).to_string()),
         }
     }
 
@@ -217,5 +207,16 @@ impl Event {
 
     fn request_id(&self, prefix: &str, number: u64) -> String {
         format!("{prefix}{:x}{number:05x}", self.hour.0)
+    }
+}
+
+/// What most map columns hold.
+fn json_map(draw: u64) -> Option<String> {
+    match draw % 6 {
+        0 => None,
+        1 => Some("{}".to_owned()),
+        2 => Some(json!({"name": "say \"hi\"\nthen go, \\ and back", "path": "C:\\"}).to_string()),
+        3 => Some(json!({"城市": "北京", "vip": "null"}).to_string()),
+        _ => Some(json!({"price": format!("{}.0", draw % 100), "item": (draw % 1_000).to_string()}).to_string()),
     }
 }

@@ -155,7 +155,7 @@ fn admit(world: &web::Data<World>, request: &HttpRequest) -> Result<Call, Refusa
     let call = Call::admit(world, request, "growingio.exporter")?;
     if world.fault("growingio.exporter.not_enabled") {
         world.refuse(NAME, "not_enabled");
-        return Err(Box::new(not_found()));
+        return Err(Refusal::from(not_found()));
     }
     Ok(call)
 }

@@ -175,8 +175,8 @@ fn part_of(world: &World, request: &HttpRequest) -> Option<Part> {
     };
     let hour = Hour::from_stamp(stamp)?;
     let number = path.query("file").strip_prefix("part-")?.split('-').next()?.parse().ok()?;
-    let records_per_part = world.config.raw_part_records.max(1);
-    Some(Part { source: Source::of(world), version, data_type, hour, number, records_per_part })
+    let max_records = world.config.raw_part_records.max(1);
+    Some(Part { source: Source::of(world), version, data_type, hour, number, max_records })
 }
 
 fn no_such_key() -> HttpResponse {

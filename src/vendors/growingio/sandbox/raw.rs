@@ -143,11 +143,11 @@ fn status(world: &World, slice: Option<Slice>) -> &'static str {
 /// New links to every file of one type in the slice.
 fn minted(call: &Call, version: Version, data_type: &'static DataType, slice: Slice, life: TimeDelta) -> Vec<Value> {
     let world = &call.world;
-    let (source, records_per_part) = (Source::of(world), world.config.raw_part_records.max(1));
+    let (source, max_records) = (Source::of(world), world.config.raw_part_records.max(1));
     let expires = if world.fault("growingio.raw.dead_links") { world.now() } else { world.now() + life };
     let parts = slice.hours().flat_map(|hour| {
-        let count = Part::count(source, data_type, hour, records_per_part);
-        (0..count).map(move |number| Part { source, version, data_type, hour, number, records_per_part })
+        let count = Part::count(source, data_type, hour, max_records);
+        (0..count).map(move |number| Part { source, version, data_type, hour, number, max_records })
     });
     parts.map(|part| json!(links::to_part(&call.request, &part, expires))).collect()
 }

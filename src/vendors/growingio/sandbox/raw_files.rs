@@ -46,7 +46,7 @@ pub struct Part {
     pub data_type: &'static DataType,
     pub hour: Hour,
     pub number: u64,
-    pub records_per_part: u64,
+    pub max_records: u64,
 }
 
 /// What is wrong with a file.
@@ -67,8 +67,8 @@ struct Column {
 
 impl Part {
     /// How many parts the events of one type in one hour have.
-    pub fn count(source: Source, data_type: &DataType, hour: Hour, records_per_part: u64) -> u64 {
-        source.count(data_type, hour).div_ceil(records_per_part.max(1))
+    pub fn count(source: Source, data_type: &DataType, hour: Hour, max_records: u64) -> u64 {
+        source.count(data_type, hour).div_ceil(max_records.max(1))
     }
 
     /// Writes the file: gzipped csv.
@@ -105,21 +105,18 @@ impl Part {
     }
 
     fn numbers(self) -> impl Iterator<Item = u64> {
-        let first = self.number * self.records_per_part;
+        let first = self.number * self.max_records;
         let end = self.source.count(self.data_type, self.hour);
-        first..end.min(first + self.records_per_part)
+        first..end.min(first + self.max_records)
     }
 
     fn documented(self) -> Vec<Column> {
-        match (self.version, self.data_type.version_1) {
-            (Version::One, Some((_, columns))) => {
-                columns.iter().map(|(header, name)| Column { header: (*header).into(), name: Some(*name) }).collect()
-            }
-            _ => {
-                let columns = self.data_type.columns.iter();
-                columns.map(|(name, _)| Column { header: (*name).into(), name: Some(*name) }).collect()
-            }
+        if let (Version::One, Some((_, columns))) = (self.version, self.data_type.version_1) {
+            let column = |(header, name): &(&'static str, _)| Column { header: (*header).into(), name: Some(*name) };
+            return columns.iter().map(column).collect();
         }
+        let columns = self.data_type.columns.iter();
+        columns.map(|(name, _)| Column { header: (*name).into(), name: Some(*name) }).collect()
     }
 
     /// The columns of this very file, in its order.

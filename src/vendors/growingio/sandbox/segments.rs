@@ -119,7 +119,7 @@ pub async fn request_timeout(world: &World) -> Refusal {
     tokio::time::sleep(patience).await;
     world.refuse(NAME, "request_timeout");
     let error = json!({"code": "request_timeout", "message": "Request timeout in 5000 milliseconds"});
-    Box::new(HttpResponse::InternalServerError().json(json!({"message": "Request timeout", "errors": [error]})))
+    Refusal::from(HttpResponse::InternalServerError().json(json!({"message": "Request timeout", "errors": [error]})))
 }
 
 /// `GET /v1/api/projects/{project}/vars/peoples` and `…/visitors`.

@@ -82,7 +82,7 @@ async fn issued(world: &World, request: &HttpRequest, body: &[u8]) -> Result<Htt
 
 /// What a failed request looks like is not documented here; a neighbouring API has this.
 fn failed(message: &str) -> Refusal {
-    Box::new(HttpResponse::BadRequest().json(json!({"status": "fail", "message": message})))
+    Refusal::from(HttpResponse::BadRequest().json(json!({"status": "fail", "message": message})))
 }
 
 fn check(world: &World, request: &HttpRequest, body: &[u8]) -> Result<(), Refusal> {
@@ -143,7 +143,7 @@ fn signature(private_key: &str, project: &str, ai: &str, tm: &str) -> String {
 /// HMAC-SHA256 in lower-case hex.
 pub fn sign(key: &[u8], message: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    hmac::sign(&key, message.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hmac::sign(&key, message.as_bytes()).as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 #[cfg(test)]

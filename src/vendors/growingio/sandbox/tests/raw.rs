@@ -114,7 +114,7 @@ async fn files_hold_the_events_by_name_of_column() {
             for (number, link) in links(&answer["downloadLinks"]).iter().enumerate() {
                 let rows = unpacked(api.open(link).await).await;
                 let part =
-                    Part { source, version: Version::Two, data_type, hour, number: number as u64, records_per_part: 6 };
+                    Part { source, version: Version::Two, data_type, hour, number: number as u64, max_records: 6 };
                 let truth: Vec<_> = part.rows().collect();
                 assert_eq!(rows.len(), truth.len() + 1);
                 orders.insert(format!("{:?}", rows[0]));
