@@ -19,6 +19,10 @@ use super::{
 
 /// Violations kept with their text; later ones are only counted.
 const MAX_VIOLATION_TEXTS: usize = 100;
+/// Names kept in [`Activity::counts`].
+const MAX_COUNTS: usize = 10_000;
+/// Takes the rest.
+const OTHER_COUNTS: &str = "other";
 
 /// Everything behind one running sandbox.
 pub struct World {
@@ -65,6 +69,10 @@ pub struct Activity {
     pub polls: u64,
     /// Answers that carried a file or a part of one.
     pub downloads: u64,
+    /// Tokens that were issued for signed requests.
+    pub tokens_issued: u64,
+    /// How often single things happened, by names of the simulator, e.g. of a slice that was handed out.
+    pub counts: BTreeMap<String, u64>,
     /// Callbacks sent.
     pub callbacks: u64,
     /// Callbacks that could not be delivered.
@@ -117,11 +125,6 @@ impl World {
         let paced = lock(&self.paced);
         let passed = paced.0.elapsed().mul_f64(self.config.clock.speed);
         paced.1 + TimeDelta::from_std(passed).unwrap_or_default()
-    }
-
-    /// What time it was at the vendors when the sandbox started.
-    pub fn started_at(&self) -> DateTime<Utc> {
-        self.started.1
     }
 
     /// Behaves as `config` says from now on. Exports that are being prepared end as they began. The clock goes on from
@@ -200,6 +203,14 @@ impl World {
             if activity.violations.len() < MAX_VIOLATION_TEXTS {
                 activity.violations.push(text);
             }
+        });
+    }
+
+    /// Counts something by its name; past ten thousand names the new ones are counted together. `name` holds no secret.
+    pub fn count(&self, vendor: &'static str, name: String) {
+        self.note(vendor, |activity| {
+            let full = activity.counts.len() >= MAX_COUNTS && !activity.counts.contains_key(&name);
+            *activity.counts.entry(if full { OTHER_COUNTS.to_owned() } else { name }).or_default() += 1;
         });
     }
 
@@ -353,6 +364,17 @@ mod tests {
         let before: &SandboxConfig = &world.config;
         world.reconfigure(SandboxConfig { people: 3, ..before.clone() });
         assert_eq!((before.people, world.config.people, world.audience(1).unwrap().size()), (25, 3, 3));
+    }
+
+    #[test]
+    fn the_record_of_counts_is_bounded() {
+        let world = world();
+        for number in 0..MAX_COUNTS + 5 {
+            world.count("braze", format!("slice {number}"));
+        }
+        world.count("braze", "slice 3".into());
+        let counts = world.activity("braze").counts;
+        assert_eq!((counts.len(), counts[OTHER_COUNTS], counts["slice 3"]), (MAX_COUNTS + 1, 5, 2));
     }
 
     #[test]
