@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -271,7 +272,7 @@ impl Parts<'_> {
             compression: file.compression.into(),
             bytes: file.bytes,
             records: file.records,
-            sha256: file.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: BASE64_STANDARD.encode(file.sha256),
             received: bytes,
         })
     }
@@ -353,10 +354,6 @@ fn same_files(before: &[VendorFile], after: &[VendorFile]) -> bool {
 }
 
 fn stored(file: &PartFile) -> Option<StoredFile> {
-    let mut sha256 = [0; 32];
-    for (index, byte) in sha256.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(file.sha256.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
     Some(StoredFile {
         file_id: file.file_id,
         name: file.name.clone(),
@@ -365,6 +362,6 @@ fn stored(file: &PartFile) -> Option<StoredFile> {
         compression: file.compression.clone().into(),
         bytes: file.bytes,
         records: file.records,
-        sha256,
+        sha256: BASE64_STANDARD.decode(&file.sha256).ok()?.try_into().ok()?,
     })
 }
