@@ -31,7 +31,7 @@ use crate::{
         engine::Release,
         parts::{LeavePart, PartFile, PendingPart, Tally},
     },
-    vendors::{DatasetSpec, Inquiry, Next, Pending, Progress, VendorData, VendorError, VendorFile},
+    vendors::{DatasetSpec, Exchanges, Inquiry, Next, Pending, Progress, VendorData, VendorError, VendorFile},
 };
 
 /// Parts of one export that a worker is busy with at once.
@@ -40,6 +40,7 @@ const AT_ONCE: usize = 4;
 const BATCH: i64 = 64;
 
 /// Everything the parts of one export share.
+#[derive(Clone, Copy)]
 pub struct Parts<'a> {
     pub step: &'a Step<'a>,
     pub account: &'a OpenAccount,
@@ -78,8 +79,8 @@ impl Parts<'_> {
     /// Asks for every part that is due; completes the export when none is left, else lets go until the next is due.
     pub async fn follow(&self) -> Result<(), Stop> {
         let (db, id) = (&self.step.worker.gateway.db, self.step.claimed.export.export_id);
-        let tally = store::parts::tally(db, id).await?;
-        self.step.hold.transfer().resume(&tally);
+        let before = store::parts::tally(db, id).await?;
+        self.step.hold.transfer().resume(&before);
         loop {
             let due = store::parts::pending(db, id, BATCH).await?;
             if due.is_empty() {
@@ -93,12 +94,16 @@ impl Parts<'_> {
         if tally.done == tally.total {
             return self.finish().await;
         }
-        self.let_go(&tally).await
+        self.let_go(&tally, tally.done > before.done).await
     }
 
-    async fn let_go(&self, tally: &Tally) -> Result<(), Stop> {
+    async fn let_go(&self, tally: &Tally, has_moved: bool) -> Result<(), Stop> {
         let export = &self.step.claimed.export;
-        if tally.failures == 0 && export.vendor_status == tally.vendor_status {
+        if has_moved {
+            let (db, id, claim) = self.place();
+            let (lease, moved) = (self.step.worker.settings.lease, self.step.hold.transfer().moved());
+            store::engine::renew_with_progress(db, id, claim, lease, moved).await?;
+        } else if tally.failures == 0 && export.vendor_status == tally.vendor_status {
             self.step.give_up_when_stalled(self.spec)?;
         }
         let release = Release {
@@ -117,10 +122,12 @@ impl Parts<'_> {
 
     /// Asks for one part; whatever is not the end of the export is written down with the part.
     async fn part(&self, part: PendingPart) -> Result<(), Stop> {
-        let setback = match self.ask(&part).await {
-            Ok(()) => return Ok(()),
-            Err(setback) => setback,
-        };
+        // What is said of the newest exchange must be about this part's.
+        let exchanges = Exchanges::default();
+        let step = Step { exchanges: &exchanges, ..*self.step };
+        let asked = Parts { step: &step, ..*self }.ask(&part).await;
+        self.step.exchanges.append(&exchanges);
+        let Err(setback) = asked else { return Ok(()) };
         let spacing = self.step.worker.settings.spacing;
         let failures = u32::try_from(part.failures).unwrap_or_default() + 1;
         match setback {
