@@ -131,7 +131,7 @@ impl Parts<'_> {
         let spacing = self.step.worker.settings.spacing;
         let failures = u32::try_from(part.failures).unwrap_or_default() + 1;
         match setback {
-            Setback::Stop(stop) => Err(stop),
+            Setback::Stop(end) => Err(end),
             Setback::Results(error) if error.fetch_again => {
                 let at_most = if error.code == Code::DeliveryFailed { MAX_FAILURES } else { MAX_FETCHES };
                 if failures >= at_most {
