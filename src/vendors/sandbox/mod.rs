@@ -11,7 +11,7 @@ pub mod files;
 pub mod people;
 mod world;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use chrono::{DateTime, Utc};
@@ -52,6 +52,8 @@ pub struct SandboxConfig {
     pub slow_answer: Duration,
     /// What time it is at the vendors.
     pub clock: Clock,
+    /// A folder that plays the Braze workspace's own bucket: exports are written there instead of behind a link.
+    pub braze_bucket: Option<PathBuf>,
 }
 
 /// The vendors' clock: the real one, unless a scenario sets another.
@@ -83,6 +85,7 @@ impl Default for SandboxConfig {
             records_per_file: 5_000,
             slow_answer: Duration::from_secs(45),
             clock: Clock::default(),
+            braze_bucket: None,
         }
     }
 }

@@ -79,6 +79,11 @@ impl World {
         Ok(world)
     }
 
+    /// What time it was at the vendors when the sandbox started: what windows of demonstrations are relative to.
+    pub fn started_at(&self) -> DateTime<Utc> {
+        self.started.1
+    }
+
     /// What time it is at the vendors.
     pub fn now(&self) -> DateTime<Utc> {
         let passed = self.started.0.elapsed().mul_f64(self.config.clock.speed);
