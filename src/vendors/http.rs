@@ -178,18 +178,7 @@ impl Http {
     }
 
     async fn call_once(&self, call: &Call<'_>, url: Url) -> Result<Answer, VendorError> {
-        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
-        let mut request = self
-            .0
-            .client
-            .request(call.method.clone(), url)
-            .timeout(self.0.call_timeout)
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(AUTHORIZATION, bearer(call.bearer)?);
-        if let Some(body) = call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
+        let request = self.request(call, url)?.timeout(self.0.call_timeout);
         let mut response = request.send().await.map_err(|error| transport(error, call.when_lost))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         match read_up_to(&mut response, MAX_ANSWER).await {
@@ -205,6 +194,42 @@ impl Http {
             .with_http_status(status.as_u16())),
             Err(error) => Err(transport(error, call.when_lost).with_http_status(status.as_u16())),
         }
+    }
+
+    /// Makes an API call whose answer may be of any size: its body is left to be streamed. Redirects are not followed.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn stream(&self, call: Call<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+        let url = call.url.clone();
+        let attempt = Attempt::new(call.action, call.method.as_str(), format!("{}{}", host(&url), url.path()));
+        let sent = match self.request(&call, url) {
+            Ok(request) => request.send().await.map_err(|error| transport(error, call.when_lost)),
+            Err(error) => Err(error),
+        };
+        let mut response = sent.map_err(|error| attempt.clone().failed(exchanges, error))?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        attempt.answered(exchanges, status);
+        Ok(FileAnswer { status, headers, response })
+    }
+
+    fn request(&self, call: &Call<'_>, url: Url) -> Result<reqwest::RequestBuilder, VendorError> {
+        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
+        let request = self.0.client.request(call.method.clone(), url);
+        let request = request
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
+            .header(AUTHORIZATION, bearer(call.bearer)?);
+        Ok(match call.body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        })
+    }
+
+    /// The client itself, for libraries that make calls of their own. Names are resolved under the policy; addresses
+    /// written as numbers must be held against [`Http::policy`] by whoever calls.
+    pub fn client(&self) -> &Client {
+        &self.0.client
     }
 
     /// Opens a file. Up to five redirects are followed, to any host the policy lets through, never from https to http.
@@ -403,6 +428,7 @@ async fn read_up_to(response: &mut Response, limit: usize) -> reqwest::Result<(B
 }
 
 /// An exchange under way.
+#[derive(Clone)]
 struct Attempt {
     started: Instant,
     exchange: Exchange,

@@ -17,6 +17,7 @@ mod openapi;
 mod problems;
 mod process;
 mod queue;
+mod raw_events;
 mod recorder;
 mod secrets;
 mod support;
