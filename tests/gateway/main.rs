@@ -1,6 +1,7 @@
 //! A whole gateway over HTTP, on a real Postgres and the vendors' sandbox: one module a subject, one link.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod braze;
 mod budgets;
 mod callbacks;
 mod conformance;
