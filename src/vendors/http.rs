@@ -10,7 +10,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{
@@ -101,6 +104,16 @@ pub struct FileAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     response: Response,
+}
+
+/// A file answer whose beginning has been read.
+pub struct Peeked {
+    /// At most as many bytes as were asked for.
+    pub beginning: Bytes,
+    /// There is nothing after the beginning.
+    pub is_whole: bool,
+    length: Option<u64>,
+    rest: BoxStream<'static, Result<Bytes, VendorError>>,
 }
 
 impl Http {
@@ -295,12 +308,44 @@ impl FileAnswer {
         kind.trim_start().to_ascii_lowercase().starts_with("text/html")
     }
 
+    /// Reads up to `limit` bytes of the body, to see what it is; nothing is lost for [`Peeked::into_download`].
+    ///
+    /// # Errors
+    /// When the connection breaks before that.
+    pub async fn peek(mut self, limit: usize) -> Result<Peeked, VendorError> {
+        let length = self.response.content_length();
+        let mut read = BytesMut::new();
+        let is_whole = loop {
+            match self.response.chunk().await.map_err(|error| transport(error, TRY_AGAIN))? {
+                None => break true,
+                Some(chunk) => read.extend_from_slice(&chunk),
+            }
+            if read.len() > limit {
+                break false;
+            }
+        };
+        let beginning = read.split_to(read.len().min(limit)).freeze();
+        // What came with the chunk that went over the limit.
+        let over = read.freeze();
+        let rest = self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN));
+        let rest = stream::iter((!over.is_empty()).then_some(Ok(over))).chain(rest).boxed();
+        Ok(Peeked { beginning, is_whole, length, rest })
+    }
+
     /// The file's bytes. A cut is an error of the stream that asks for another try.
     pub fn into_download(self) -> Download {
         Download {
             length: self.response.content_length(),
             body: self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN)).boxed(),
         }
+    }
+}
+
+impl Peeked {
+    /// All of the bytes, the beginning too.
+    pub fn into_download(self) -> Download {
+        let beginning = stream::iter([Ok(self.beginning)]);
+        Download { length: self.length, body: beginning.chain(self.rest).boxed() }
     }
 }
 
