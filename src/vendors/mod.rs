@@ -4,6 +4,7 @@
 
 pub mod braze;
 mod excerpt;
+pub mod growingio;
 pub mod growingio_cdp;
 pub mod http;
 mod object;
