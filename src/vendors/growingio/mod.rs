@@ -5,9 +5,11 @@
 
 mod api;
 mod catalog;
+mod names;
 mod raw_events;
 mod reports;
 mod settings;
+mod statistics;
 mod token;
 mod users;
 
