@@ -78,11 +78,6 @@ pub async fn poll(
     decided(exchanges, progress, |_| "the list came with the answer".into())
 }
 
-/// Whether the ids in the request exist. The dashboard itself is asked for at once, so nobody needs to know before.
-pub async fn verify(_api: &Api, _request: &ExportRequest, _exchanges: &Exchanges) -> Result<(), VendorError> {
-    Ok(())
-}
-
 /// How the records of the request are read.
 pub fn records(api: &Api, request: &ExportRequest) -> Arc<dyn Records> {
     // A request that cannot be planned is never asked for, so it has no records to read.

@@ -77,11 +77,6 @@ pub async fn poll(
     Err(not_found(absent(report)))
 }
 
-/// Whether the ids in the request exist. Only dashboards list charts, and not every chart is on one.
-pub async fn verify(_api: &Api, _request: &ExportRequest, _exchanges: &Exchanges) -> Result<(), VendorError> {
-    Ok(())
-}
-
 /// How the records of the request are read.
 pub fn records(_api: &Api, request: &ExportRequest) -> Arc<dyn Records> {
     let Parameters::Report(report) = &request.parameters else { return Arc::new(ReportRows::new(None)) };

@@ -139,7 +139,9 @@ impl UserFile<'_> {
             return Err(BadRecord(why.into()));
         }
         if header.is_quoted {
-            cells.iter_mut().for_each(|cell| *cell = unquoted(cell));
+            for cell in cells.iter_mut() {
+                *cell = unquoted(cell);
+            }
         }
         self.files.users.fetch_add(1, Ordering::Relaxed);
         Ok(Some((header, std::mem::take(cells))))
