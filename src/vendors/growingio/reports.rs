@@ -167,7 +167,9 @@ fn own_parameters(report: &Report, errors: &mut Vec<FieldError>) -> Vec<(&'stati
         let pointer = "/parameters/interval";
         match (kind, interval) {
             (ReportKind::Chart, _) => query.push(("interval", Some(interval_ms(interval).to_string()))),
-            (ReportKind::Funnel, _) => refuse(pointer, "not_supported", "a funnel is asked for without an interval"),
+            // All that funnels come in, so there is nothing to ask for.
+            (ReportKind::Funnel, Interval::Day) => {}
+            (ReportKind::Funnel, _) => refuse(pointer, "not_supported", "`day`: the figures of a funnel are by day"),
             (_, Interval::Hour) => {
                 refuse(pointer, "not_supported", "`day`, `week` or `month`: this kind of report has no hours");
             }

@@ -68,7 +68,7 @@ fn each_kind_has_its_address_and_its_parameters() {
     for (report, interval, path) in [
         (json!({"kind": "chart", "id": "a/b 看"}), Some("hour"), "charts/a%2Fb%20%E7%9C%8B?interval=3600000&"),
         (json!({"kind": "chart", "id": "C"}), Some("month"), "charts/C?interval=2592000000&"),
-        (json!({"kind": "funnel", "id": "F", "conversion_window_days": 7}), None, "funnels/F?conversionWindow=7&"),
+        (json!({"kind": "funnel", "id": "F", "conversion_window_days": 7}), Some("day"), "funnels/F?conversionWindow=7&"),
         (json!({"kind": "retention", "id": "R"}), Some("week"), "retentions/R?range=week&"),
         (
             json!({"kind": "frequency", "id": "Q", "split": "[1,5]", "statistic": "0.25"}),
@@ -90,7 +90,7 @@ fn each_kind_has_its_address_and_its_parameters() {
 fn what_a_kind_cannot_be_asked_is_pointed_at() {
     let report = "/parameters/report";
     for (report, interval, pointers) in [
-        (json!({"kind": "funnel", "id": "F"}), Some("day"), vec!["/parameters/interval".to_owned()]),
+        (json!({"kind": "funnel", "id": "F"}), Some("week"), vec!["/parameters/interval".to_owned()]),
         (json!({"kind": "retention", "id": "R"}), Some("hour"), vec!["/parameters/interval".to_owned()]),
         (json!({"kind": "frequency", "id": "Q"}), Some("hour"), vec!["/parameters/interval".to_owned()]),
         (json!({"kind": "chart", "id": ".."}), None, vec![format!("{report}/id")]),
