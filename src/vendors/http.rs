@@ -429,6 +429,11 @@ impl FileAnswer {
 }
 
 impl Peeked {
+    /// The beginning of a text, without what may stand before its first character.
+    pub fn text(&self) -> &[u8] {
+        self.beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.beginning).trim_ascii_start()
+    }
+
     /// All of the bytes, the beginning too.
     pub fn into_download(self) -> Download {
         let beginning = stream::iter([Ok(self.beginning)]);

@@ -6,6 +6,8 @@ mod rows;
 
 use std::sync::Arc;
 
+use serde_json::{Value, json, value::RawValue};
+
 use self::rows::{Items, ListRows};
 use super::{
     api::Api,
@@ -22,7 +24,7 @@ use crate::{
     vendors::{
         CatalogKind, CatalogPage, CatalogQuery, Exchanges, Inquiry, Next, Plan, Progress, VendorError, Work,
         http::{Peeked, decided},
-        object::Members,
+        object::{Members, text},
     },
 };
 
@@ -170,22 +172,24 @@ impl Items {
     }
 
     fn page(&self, answer: &Peeked) -> Result<CatalogPage, VendorError> {
-        let document = parsed(answer)?;
         let undocumented = || malformed("GrowingIO's list is not what is documented".into());
-        let list = match self {
-            Self::Charts { .. } => document.get("charts").unwrap_or_default(),
-            _ => &document,
+        let body = answer.text();
+        let (head, list) = match self {
+            Self::Charts { .. } => {
+                let dashboard = Members::read(body).map_err(|_| undocumented())?;
+                let text_of = |name: &str| dashboard.get(name).and_then(text);
+                let charts = dashboard.get("charts").ok_or_else(undocumented)?;
+                (json!({"id": text_of("id"), "name": text_of("name")}), charts.get().as_bytes())
+            }
+            _ => (Value::Null, body),
         };
-        if list.is_null() {
-            return Ok(CatalogPage::default());
-        }
-        let items = list.as_array().ok_or_else(undocumented)?;
-        let row = |item: &serde_json::Value| {
-            let json = item.to_string();
-            let members = Members::read(json.as_bytes()).map_err(|_| undocumented())?;
-            self.row(members, &document).map(rows::owned).map_err(|_| undocumented())
+        let items: Option<Vec<&RawValue>> = serde_json::from_slice(list).map_err(|_| undocumented())?;
+        let row = |item: &RawValue| {
+            let members = Members::read(item.get().as_bytes()).map_err(|_| undocumented())?;
+            self.row(members, &head).map(rows::owned).map_err(|_| undocumented())
         };
-        Ok(CatalogPage { rows: items.iter().map(row).collect::<Result<_, _>>()?, next: None })
+        let rows = items.unwrap_or_default().into_iter().map(row).collect::<Result<_, _>>()?;
+        Ok(CatalogPage { rows, next: None })
     }
 }
 

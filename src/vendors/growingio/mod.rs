@@ -5,11 +5,11 @@
 
 mod api;
 mod catalog;
-mod names;
 mod raw_events;
 mod reports;
 mod settings;
 mod statistics;
+mod table;
 mod token;
 mod users;
 

@@ -46,7 +46,11 @@ struct Calls {
 pub fn parts(api: &Api, request: &ExportRequest) -> Result<Plan, Vec<FieldError>> {
     let Parameters::Report(report) = &request.parameters else { return Err(not_supported()) };
     let calls = Calls::new(api, report)?;
-    Ok(Plan { calls: vec![calls.exporter.planned()], work: Work::Parts(vec![PART.to_owned()]), warnings: Vec::new() })
+    let mut warnings = Vec::new();
+    if report.interval == Some(Interval::Hour) {
+        warnings.push("by the hour, ratios such as bounce rate and average visit length may come as 0".into());
+    }
+    Ok(Plan { calls: vec![calls.exporter.planned()], work: Work::Parts(vec![PART.to_owned()]), warnings })
 }
 
 /// Asks for one part.

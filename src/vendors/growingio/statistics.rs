@@ -103,9 +103,8 @@ impl Get {
         exchanges: &Exchanges,
     ) -> Result<Peeked, VendorError> {
         let answer = api.open(action, &self.path, &self.query, exchanges).await?;
-        let is_web_page = answer.is_web_page();
         let peeked = match answer.peek(limit).await {
-            Ok(peeked) => body.checked(peeked, is_web_page),
+            Ok(peeked) => body.checked(peeked),
             Err(error) => Err(error),
         };
         decided(exchanges, peeked, |_| "reading".into())
@@ -114,18 +113,17 @@ impl Get {
 
 impl Body {
     /// Never assume JSON: a proxy may answer a web page, a server a line of text, both with a status of success.
-    fn checked(self, peeked: Peeked, is_web_page: bool) -> Result<Peeked, VendorError> {
-        let beginning = text_of(&peeked.beginning);
-        let first = beginning.first();
+    fn checked(self, peeked: Peeked) -> Result<Peeked, VendorError> {
+        let first = peeked.text().first();
         let fits = match self {
             Self::Object => first == Some(&b'{'),
             Self::Array => first == Some(&b'['),
             Self::Text => !matches!(first, Some(b'<' | b'{' | b'[')),
         };
-        if fits && !is_web_page {
+        if fits {
             return Ok(peeked);
         }
-        let shown = excerpt(beginning, &[]);
+        let shown = excerpt(peeked.text(), &[]);
         Err(malformed(format!("GrowingIO answered something else than documented: {shown}")))
     }
 }
@@ -220,17 +218,12 @@ pub fn path_part(id: &str, pointer: &str) -> Result<String, FieldError> {
     Ok(utf8_percent_encode(id, PATH_PART).to_string())
 }
 
-/// The text without what may stand before it.
-fn text_of(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start()
-}
-
 /// What stood in a small document.
 ///
 /// # Errors
 /// When it is not JSON.
 pub fn parsed(peeked: &Peeked) -> Result<Value, VendorError> {
-    serde_json::from_slice(text_of(&peeked.beginning)).map_err(|_| {
+    serde_json::from_slice(peeked.text()).map_err(|_| {
         // The vendor answers whole documents: what cannot be read may have been cut on the way.
         VendorError::new(Code::VendorMalformedData, TRY_AGAIN, "GrowingIO's answer is not whole JSON")
     })

@@ -14,7 +14,10 @@ use crate::{
         rows::{CatalogRow, Cell, Object, Row},
     },
     vendors::{
-        growingio::{names::distinct, statistics::TABS},
+        growingio::{
+            statistics::TABS,
+            table::{self, distinct},
+        },
         object::{self, Members, text},
     },
 };
@@ -179,31 +182,24 @@ struct RuleColumns {
 impl Rules {
     /// The header and the cells of a rule; none for the header row itself.
     fn cells<'c>(&mut self, record: Record<'c>) -> Result<Option<(&RuleColumns, Vec<&'c str>)>, BadRecord> {
-        let Record::Cells(row) = record else { return Err(NO_ROW) };
-        let mut cells = row.iter().map(|cell| std::str::from_utf8(cell).map(str::trim)).collect::<Result<Vec<_>, _>>();
-        let cells = cells.as_mut().map_err(|_| BadRecord("it is not UTF-8".into()))?;
+        let mut cells = table::cells(record)?;
         if self.header.is_none() {
             self.header = Some(RuleColumns::read(cells)?);
             return Ok(None);
         }
         let Some(header) = &self.header else { return Ok(None) };
-        while cells.len() > header.names.len() && cells.last().is_some_and(|cell| cell.is_empty()) {
-            cells.pop();
+        table::fit(&mut cells, header.names.len())?;
+        for cell in &mut cells {
+            *cell = cell.trim();
         }
-        if cells.len() != header.names.len() {
-            let why = format!("it has {} cells where the first row has {}", cells.len(), header.names.len());
-            return Err(BadRecord(why.into()));
-        }
-        Ok(Some((header, std::mem::take(cells))))
+        Ok(Some((header, cells)))
     }
 }
 
 impl RuleColumns {
-    fn read(cells: &mut Vec<&str>) -> Result<Self, BadRecord> {
-        while cells.last().is_some_and(|cell| cell.is_empty()) {
-            cells.pop();
-        }
-        let mut names: Vec<_> = cells.iter().map(|cell| (*cell).to_owned()).collect();
+    fn read(mut cells: Vec<&str>) -> Result<Self, BadRecord> {
+        table::fit_header(&mut cells);
+        let mut names: Vec<_> = cells.iter().map(|cell| cell.trim().to_owned()).collect();
         let find =
             |known: &[&str]| names.iter().position(|name| known.iter().any(|known| known.eq_ignore_ascii_case(name)));
         let id = find(&["ruleId", "rule_id"]);

@@ -10,14 +10,16 @@ use std::{
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta};
 use serde_json::{Value, value::RawValue};
 
-use super::super::names::distinct;
 use crate::{
     exports::{
         parameters::Interval,
         records::{BadRecord, Emit, Framing, Member, Record, Records},
         rows::{Cell, MetricRow, Object, Row},
     },
-    vendors::object::{self, text},
+    vendors::{
+        growingio::table::distinct,
+        object::{self, text},
+    },
 };
 
 /// A download ends here without a word: the documents name the number, but no sign of a cut.

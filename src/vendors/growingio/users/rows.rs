@@ -18,7 +18,10 @@ use crate::{
         user::UserRow,
     },
     vendors::{
-        growingio::{names::distinct, statistics::TABS},
+        growingio::{
+            statistics::TABS,
+            table::{self, distinct},
+        },
         object,
     },
 };
@@ -123,28 +126,20 @@ struct Header {
 impl UserFile<'_> {
     /// The header and the cells of a user; none for the header row itself.
     fn cells<'c>(&mut self, record: Record<'c>) -> Result<Option<(&Header, Vec<&'c str>)>, BadRecord> {
-        let Record::Cells(row) = record else { return Err(BadRecord("it is not a row of users".into())) };
-        let mut cells = row.iter().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>();
-        let cells = cells.as_mut().map_err(|_| BadRecord("it is not UTF-8".into()))?;
+        let mut cells = table::cells(record)?;
         if self.header.is_none() {
             self.header = Some(Header::read(cells, self.files)?);
             return Ok(None);
         }
         let Some(header) = &self.header else { return Ok(None) };
-        while cells.len() > header.names.len() && cells.last().is_some_and(|cell| cell.trim().is_empty()) {
-            cells.pop();
-        }
-        if cells.len() != header.names.len() {
-            let why = format!("it has {} cells where the first row has {}", cells.len(), header.names.len());
-            return Err(BadRecord(why.into()));
-        }
+        table::fit(&mut cells, header.names.len())?;
         if header.is_quoted {
-            for cell in cells.iter_mut() {
+            for cell in &mut cells {
                 *cell = unquoted(cell);
             }
         }
         self.files.users.fetch_add(1, Ordering::Relaxed);
-        Ok(Some((header, std::mem::take(cells))))
+        Ok(Some((header, cells)))
     }
 }
 
@@ -183,11 +178,8 @@ impl Member for UserFile<'_> {
 }
 
 impl Header {
-    fn read(cells: &mut Vec<&str>, files: &UserFiles) -> Result<Self, BadRecord> {
-        // Lines of the documents' samples end in white space.
-        while cells.last().is_some_and(|cell| cell.trim().is_empty()) {
-            cells.pop();
-        }
+    fn read(mut cells: Vec<&str>, files: &UserFiles) -> Result<Self, BadRecord> {
+        table::fit_header(&mut cells);
         let is_quoted = cells.iter().any(|cell| unquoted(cell).len() != cell.len());
         let mut names: Vec<_> = cells.iter().map(|cell| unquoted(cell.trim()).trim().to_owned()).collect();
         let id = |wanted| names.iter().position(|name| Id::named(name) == Some(wanted));
