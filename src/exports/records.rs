@@ -38,6 +38,8 @@ pub struct Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delimiter {
     Comma,
+    /// A tab, in text that quotes nothing: a quote is a character like others.
+    Tab,
     /// A tab if the first line has one, else a comma.
     TabOrComma,
 }

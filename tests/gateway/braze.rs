@@ -18,8 +18,7 @@ async fn with_bucket(folder: &std::path::Path, faults: &[&str]) -> (TestGateway,
     setup.sandbox.records_per_file = 2;
     let gateway = setup.start().await;
     let mut account = gateway.account("braze");
-    account.body["settings"]["bucket"] =
-        json!({"url": Url::from_directory_path(folder).unwrap(), "quiet_secs": 1});
+    account.body["settings"]["bucket"] = json!({"url": Url::from_directory_path(folder).unwrap(), "quiet_secs": 1});
     let answer = gateway.put(&format!("/v1/connections/{}", account.name), &account.body).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
     gateway.faults(faults).await;
@@ -95,10 +94,8 @@ async fn a_cancelled_export_is_stopped_at_braze_by_either_documented_path() {
         let (gateway, cancels) = cancelled_under(faults).await;
         let seen: Vec<_> = cancels.iter().map(|attempt| attempt["http_status"].as_u64().unwrap()).collect();
         assert_eq!(seen, statuses, "{cancels:#?}");
-        eventually("Braze has stopped", async || {
-            (gateway.sandbox_state("braze").await["running"] == 0).then_some(())
-        })
-        .await;
+        eventually("Braze has stopped", async || (gateway.sandbox_state("braze").await["running"] == 0).then_some(()))
+            .await;
         // The segment is free again: the next export of it comes through.
         gateway.faults(&[]).await;
         let account = gateway.account("braze");

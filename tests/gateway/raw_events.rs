@@ -203,8 +203,16 @@ async fn a_window_past_what_the_vendor_keeps_is_refused_at_once() {
     let plan = gateway.post("/v1/exports?validate_only=true", &planned).await.json();
     assert_eq!((plan["calls"].as_array().unwrap().len(), plan["windows"].as_array().unwrap().len()), (336, 336));
     let types = [
-        "visit", "page", "action", "action_tag", "custom_event", "ads_track_activation", "ads_track_click", "pvar",
-        "evar", "vstr",
+        "visit",
+        "page",
+        "action",
+        "action_tag",
+        "custom_event",
+        "ads_track_activation",
+        "ads_track_click",
+        "pvar",
+        "evar",
+        "vstr",
     ];
     let planned = request(&connection, hours(&gateway, 14 * 24), &types);
     let plan = gateway.post("/v1/exports?validate_only=true", &planned).await.json();
