@@ -299,4 +299,6 @@ fn no_plan() -> VendorError {
 }
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod tests;
