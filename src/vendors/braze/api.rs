@@ -414,3 +414,7 @@ pub fn is_used_up(headers: &HeaderMap) -> bool {
 fn number(headers: &HeaderMap, name: &str) -> Option<i64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
+
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;

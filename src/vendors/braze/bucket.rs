@@ -329,19 +329,32 @@ impl HttpService for Guarded {
         let refused = |error| HttpError::new(HttpErrorKind::Unknown, error);
         let url = Url::parse(&request.uri().to_string()).map_err(|_| refused(Blocked::NoHost))?;
         self.0.policy().check_url(&url).map_err(refused)?;
-        HttpService::call(self.0.client(), request).await
+        let answer = HttpService::call(self.0.client(), request).await?;
+        match answer.status().as_u16() {
+            status @ (401 | 403) => Err(HttpError::new(HttpErrorKind::Unknown, NotAllowed(status))),
+            _ => Ok(answer),
+        }
     }
 }
 
+/// The store's client hides the status of a listing that was refused, and that is not one to try again.
+#[derive(Debug, thiserror::Error)]
+#[error("the store refused its credentials")]
+struct NotAllowed(u16);
+
 /// What a failure of the store's client means. Its texts hold keys and addresses, so they are not shown.
 fn failed(error: &object_store::Error) -> VendorError {
-    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    if let Some(blocked) = causes.find_map(|cause| cause.downcast_ref::<Blocked>()) {
+    let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
+    if let Some(blocked) = causes().find_map(|cause| cause.downcast_ref::<Blocked>()) {
         return VendorError::new(Code::EgressBlocked, Next::GiveUp, format!("the bucket: {blocked}"));
+    }
+    if let Some(NotAllowed(status)) = causes().find_map(|cause| cause.downcast_ref::<NotAllowed>()) {
+        let message = "the bucket refused its credentials; they need to list and to get objects";
+        return VendorError::new(Code::VendorPermissionDenied, Next::GiveUp, message).with_http_status(*status);
     }
     match error {
         object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
-            let message = "the bucket refused its credentials; they need to list and to get objects";
+            let message = "the folder of the bucket may not be read";
             VendorError::new(Code::VendorPermissionDenied, Next::GiveUp, message)
         }
         object_store::Error::NotFound { .. } => {

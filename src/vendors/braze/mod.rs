@@ -306,4 +306,6 @@ fn no_plan() -> VendorError {
 }
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod tests;

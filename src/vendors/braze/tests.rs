@@ -226,3 +226,9 @@ async fn a_check_lists_one_page_of_segments() {
     braze.check(&exchanges).await.unwrap();
     assert_eq!(api.lines(), ["GET /segments/list?page=0"; 3]);
 }
+
+pub fn with_bucket(base: &Url, folder: &std::path::Path) -> Arc<dyn Vendor> {
+    let url = Url::from_directory_path(folder).unwrap();
+    let settings = json!({ "base_url": base, "bucket": {"url": url} });
+    connect(account(settings, ("api_key", "key-of-test"), &[])).unwrap()
+}
