@@ -207,6 +207,53 @@ impl Http {
         }
     }
 
+    /// Makes an API call by GET and leaves the body of the answer to be read as a stream, so it may be of any size.
+    /// Redirects are followed only within the same origin, since the call carries a credential.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn stream(&self, call: Call<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+        let mut url = call.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let attempt = Attempt::new(call.action, "GET", format!("{}{}", host(&url), url.path()));
+            let mut response = match self.stream_once(&call, url.clone()).await {
+                Ok(response) => response,
+                Err(error) => return Err(attempt.failed(exchanges, error)),
+            };
+            let status = response.status();
+            attempt.answered(exchanges, status);
+            let Some(target) = redirect(status, response.headers(), &url) else {
+                let headers = std::mem::take(response.headers_mut());
+                return Ok(FileAnswer { status, headers, response });
+            };
+            let target = target.and_then(|target| {
+                if target.origin() == url.origin() {
+                    return Ok(target);
+                }
+                let message = format!("the vendor's API redirected to another address ({})", host(&target));
+                Err(VendorError::new(Code::EgressBlocked, Next::GiveUp, message))
+            });
+            url = target.map_err(|error| {
+                exchanges.decide(error.message.clone());
+                error.with_http_status(status.as_u16())
+            })?;
+            exchanges.decide("followed the redirect");
+        }
+        Err(too_many_redirects())
+    }
+
+    async fn stream_once(&self, call: &Call<'_>, url: Url) -> Result<Response, VendorError> {
+        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
+        let request = self
+            .0
+            .client
+            .get(url)
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
+            .header(AUTHORIZATION, bearer(call.bearer)?);
+        request.send().await.map_err(|error| transport(error, call.when_lost))
+    }
+
     /// Opens a file. Up to five redirects are followed, to any host the policy lets through, never from https to http.
     ///
     /// # Errors
@@ -293,6 +340,25 @@ impl FileAnswer {
     pub fn is_web_page(&self) -> bool {
         let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         kind.trim_start().to_ascii_lowercase().starts_with("text/html")
+    }
+
+    /// Reads the whole body, which must not be larger than `limit` bytes. Of a failure the status says enough, so its
+    /// body may be cut.
+    ///
+    /// # Errors
+    /// When the body cannot be read.
+    pub async fn read(mut self, limit: usize) -> Result<Answer, VendorError> {
+        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
+        match read_up_to(&mut self.response, limit).await {
+            Ok((body, false)) => Ok(Answer { status, headers, body }),
+            Ok((body, true)) if !status.is_success() => Ok(Answer { status, headers, body }),
+            Err(_) if !status.is_success() => Ok(Answer { status, headers, body: Bytes::new() }),
+            Ok(_) => {
+                let message = "the vendor's answer is far larger than documented";
+                Err(VendorError::new(Code::VendorMalformedData, TRY_AGAIN, message).with_http_status(status.as_u16()))
+            }
+            Err(error) => Err(transport(error, TRY_AGAIN).with_http_status(status.as_u16())),
+        }
     }
 
     /// The file's bytes. A cut is an error of the stream that asks for another try.
