@@ -205,11 +205,11 @@ impl Reading<'_> {
         let row = serde_json::from_str::<Vec<&RawValue>>(json)
             .map_err(|_| BadRecord("a row of the result is not a list of cells".into()))?;
         let page = std::ptr::from_ref(head).addr();
-        if page != self.page {
+        if page == self.page {
+            self.before.clear();
+        } else {
             self.page = page;
             self.turn(head, &row)?;
-        } else {
-            self.before.clear();
         }
         self.last.clear();
         self.last.push_str(json);
@@ -261,7 +261,7 @@ impl Header {
     }
 
     fn name(&self, column: usize) -> Cow<'_, str> {
-        self.names.get(column).map_or_else(|| format!("column {}", column + 1).into(), |name| name.into())
+        self.names.get(column).map_or_else(|| format!("column {}", column + 1).into(), Into::into)
     }
 }
 

@@ -80,13 +80,12 @@ pub fn progress(before: &Before, now: &Entry) -> Result<Computation, VendorError
     };
     match stage(now.stage.as_deref()).as_str() {
         "FINISH" | "FINISHED" if is_newer => Ok(Computation::Done),
-        // A list that is behind, or a computation that has not begun.
-        "FINISH" | "FINISHED" | "NONE" | "READY" | "RUNNING" => preparing(None),
         "ERROR" if is_newer || stage(before.stage.as_deref()) != "ERROR" => {
             let message = "CDP reports that computing the audience failed (stage ERROR)";
             Err(VendorError::new(Code::VendorRejectedRequest, Next::GiveUp, message))
         }
-        "ERROR" => preparing(None),
+        // Under way; or the list is behind, or nothing has begun yet.
+        "FINISH" | "FINISHED" | "NONE" | "READY" | "RUNNING" | "ERROR" => preparing(None),
         _ => preparing(Some(format!("CDP names the stage `{shown}` of a computation, which nobody has documented"))),
     }
 }

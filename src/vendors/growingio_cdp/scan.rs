@@ -141,7 +141,9 @@ mod tests {
     fn scanned(records: &'static str, text: &str) -> (u64, Option<bool>, bool) {
         let told = |pieces: &[&[u8]]| {
             let mut scan = Scan::new(records);
-            pieces.iter().for_each(|piece| scan.feed(piece));
+            for piece in pieces {
+                scan.feed(piece);
+            }
             (scan.rows(), scan.has_next(), scan.is_whole())
         };
         let at_once = told(&[text.as_bytes()]);

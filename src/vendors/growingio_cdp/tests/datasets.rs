@@ -109,8 +109,8 @@ async fn a_key_is_looked_for_on_every_page() {
     cdp.verify(&tag("tag_rfm"), &Exchanges::default()).await.unwrap();
     let error = cdp.verify(&tag("tag_none"), &Exchanges::default()).await.unwrap_err();
     assert_eq!((error.code, error.next), (Code::VendorDataNotFound, Next::GiveUp));
-    let list = "GET /v1/api/projects/WlGk4Daj/spaces/VKwkPmqX/user_tags?limit=1000&offset=";
-    assert_eq!(server.lines()[..2], [format!("{list}0"), format!("{list}2")]);
+    let asked = "GET /v1/api/projects/WlGk4Daj/spaces/VKwkPmqX/user_tags?limit=1000&offset=";
+    assert_eq!(server.lines()[..2], [format!("{asked}0"), format!("{asked}2")]);
 }
 
 /// Quirk 27: a list may be plain text or a proxy's page; that says nothing about the key.
