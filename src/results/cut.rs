@@ -13,6 +13,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{
     Error, Limits,
     archive::{Place, reading},
+    text::EitherQuote,
 };
 use crate::exports::records::{BadRecord, Delimiter, Dialect, Record};
 
@@ -78,7 +79,7 @@ pub fn lines(place: Place, member: &mut dyn BufRead, limits: &Limits, each: &mut
     }
 }
 
-/// Rows of delimited text. A byte-order mark is passed over; UTF-16 is not read.
+/// Rows of delimited text. A byte-order mark is passed over.
 pub fn delimited(
     place: Place,
     member: &mut dyn BufRead,
@@ -88,14 +89,23 @@ pub fn delimited(
 ) -> Result<(), Error> {
     let delimiter = delimiter(place, member, dialect.delimiter)?;
     let leash = Leash::new(limits.max_record_bytes);
-    let mut rows = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .quoting(dialect.delimiter != Delimiter::Tab)
-        .escape(dialect.escape)
-        .double_quote(dialect.double_quote)
-        .from_reader(leash.hold(member));
+    let mut reader = csv::ReaderBuilder::new();
+    reader.has_headers(false).flexible(true).delimiter(delimiter).double_quote(dialect.double_quote);
+    reader.quoting(dialect.delimiter != Delimiter::Tab);
+    let held = leash.hold(member);
+    if dialect.escape == Some(b'\\') && dialect.double_quote {
+        return each_row(place, reader.from_reader(EitherQuote::new(held)), &leash, limits, each);
+    }
+    each_row(place, reader.escape(dialect.escape).from_reader(held), &leash, limits, each)
+}
+
+fn each_row(
+    place: Place,
+    mut rows: csv::Reader<impl Read>,
+    leash: &Leash,
+    limits: &Limits,
+    each: &mut Each<'_>,
+) -> Result<(), Error> {
     let mut row = csv::ByteRecord::new();
     loop {
         leash.loosen();
@@ -434,6 +444,15 @@ mod tests {
             rows(text, BACKSLASH, &Limits::default()).unwrap(),
             [["a", "b"], ["x,\"y\"\\", "1\n2"], ["{\"city\"->\"beijing\"}", ""]]
         );
+    }
+
+    #[test]
+    fn where_either_escape_may_be_used_the_text_tells_which() {
+        let either = Dialect { double_quote: true, ..BACKSLASH };
+        let doubled = rows("\"a \"\"b\"\"\",\"C:\\dir\\\",\n\"1\n2\",,x\n", either, &Limits::default()).unwrap();
+        assert_eq!(doubled, [["a \"b\"", "C:\\dir\\", ""], ["1\n2", "", "x"]]);
+        let escaped = rows("\"a \\\"b\\\", c\",\"C:\\\\\"\n", either, &Limits::default()).unwrap();
+        assert_eq!(escaped, [["a \"b\", c", "C:\\"]]);
     }
 
     #[test]

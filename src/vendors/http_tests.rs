@@ -236,3 +236,36 @@ fn retry_after_is_seconds_or_a_date_within_reason() {
         assert_eq!(retry_after(&headers, now).map(|pause| pause.as_secs()), secs, "{text}");
     }
 }
+
+async fn stream(base: &Url, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+    let mut url = below(base, "/things");
+    url.set_query(Some("token=secret"));
+    let (key, when_lost) = (key(), TRY_AGAIN);
+    let call = Call { action: "poll", method: Method::GET, url, bearer: &key, body: None, when_lost };
+    http().stream(call, exchanges).await
+}
+
+#[tokio::test]
+async fn a_streamed_answer_may_be_larger_than_a_call_reads() {
+    let large = "x".repeat(MAX_ANSWER + 1);
+    let server = Scripted::start(vec![
+        reply(302, &[("location", "/moved")], ""),
+        reply(200, &[], &large),
+        reply(200, &[], &large),
+        reply(500, &[], &large),
+        reply(302, &[("location", "http://127.0.0.2/")], ""),
+    ])
+    .await;
+    let exchanges = Exchanges::default();
+    let body = stream(&server.url, &exchanges).await.unwrap().into_download().body;
+    assert_eq!(body.try_collect::<Vec<_>>().await.unwrap().concat().len(), large.len());
+    let seen = &server.seen()[1];
+    assert_eq!((seen.line.as_str(), seen.headers["authorization"].as_str()), ("GET /moved", "Bearer key-of-test"));
+    assert!(exchanges.take()[0].target.ends_with("/things"), "no query");
+
+    let error = stream(&server.url, &exchanges).await.unwrap().read(MAX_ANSWER).await.unwrap_err();
+    assert_eq!((error.code, error.http_status), (Code::VendorMalformedData, Some(200)));
+    let failed = stream(&server.url, &exchanges).await.unwrap().read(10).await.unwrap();
+    assert_eq!((failed.status.as_u16(), failed.body.len()), (500, 10));
+    assert_eq!(stream(&server.url, &exchanges).await.err().unwrap().code, Code::EgressBlocked);
+}
