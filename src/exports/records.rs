@@ -38,6 +38,8 @@ pub struct Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delimiter {
     Comma,
+    /// A tab, in text that quotes nothing: a quote is a character like others.
+    Tab,
     /// A tab if the first line has one, else a comma.
     TabOrComma,
 }
@@ -63,6 +65,9 @@ pub trait Records: Send + Sync {
 
     /// Reads one file, or one member of an archive, from its first record on.
     fn member<'r>(&'r self, tag: &'r str) -> Box<dyn Member + 'r>;
+
+    /// Told of each JSON document before its records are read: what it holds beside them.
+    fn document(&self, _head: &Value) {}
 
     /// What a caller should know, after all was read.
     fn warnings(&self) -> Vec<String> {

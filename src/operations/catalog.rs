@@ -6,7 +6,11 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, Error, Gateway, not_found};
+use super::{
+    Caller, Error, Gateway,
+    accounts::{AccountError, OpenAccount},
+    not_found,
+};
 use crate::{
     exports::{
         problem::{Code, Problem, VendorBlame},
@@ -100,7 +104,8 @@ pub struct Quota {
 pub async fn quota(gateway: &Gateway, caller: &Caller, connection: &str) -> Result<Vec<Quota>, Error> {
     let record = super::connections::get_connection(gateway, caller, connection).await?;
     let sealed = store::connections::sealed_by_id(&gateway.db, record.connection_id).await?;
-    let account = gateway.open_account(&sealed.ok_or_else(|| not_found("connection"))?).map_err(unusable)?;
+    let account =
+        gateway.open_account(&sealed.ok_or_else(|| not_found("connection"))?).map_err(|error| unusable(&error))?;
     let mut quotas = Vec::new();
     for budget in account.vendor.budgets() {
         let key = BudgetKey { vendor: account.spec.name, account: &budget.account, budget: budget.name };
@@ -133,16 +138,16 @@ pub async fn quota(gateway: &Gateway, caller: &Caller, connection: &str) -> Resu
     Ok(quotas)
 }
 
-async fn open(gateway: &Gateway, caller: &Caller, name: &str) -> Result<super::accounts::OpenAccount, Error> {
+async fn open(gateway: &Gateway, caller: &Caller, name: &str) -> Result<OpenAccount, Error> {
     if !caller.may_use(name) {
         return Err(not_found("connection"));
     }
     let record = store::connections::by_name(&gateway.db, name).await?.ok_or_else(|| not_found("connection"))?;
     let sealed = store::connections::sealed_by_id(&gateway.db, record.connection_id).await?;
-    gateway.open_account(&sealed.ok_or_else(|| not_found("connection"))?).map_err(unusable)
+    gateway.open_account(&sealed.ok_or_else(|| not_found("connection"))?).map_err(|error| unusable(&error))
 }
 
-fn unusable(error: super::accounts::AccountError) -> Error {
+fn unusable(error: &AccountError) -> Error {
     tracing::warn!(error = %error, "a connection cannot be opened");
     Problem::new(Code::Internal, "the connection's credentials cannot be opened; the operator must look").into()
 }

@@ -92,6 +92,7 @@ pub fn delimited(
         .has_headers(false)
         .flexible(true)
         .delimiter(delimiter)
+        .quoting(dialect.delimiter != Delimiter::Tab)
         .escape(dialect.escape)
         .double_quote(dialect.double_quote)
         .from_reader(leash.hold(member));
@@ -126,6 +127,7 @@ fn delimiter(place: Place, member: &mut dyn BufRead, wanted: Delimiter) -> Resul
     let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let first_line = start[mark..].split(|byte| *byte == b'\n').next().unwrap_or_default();
     let delimiter = match wanted {
+        Delimiter::Tab => b'\t',
         Delimiter::TabOrComma if first_line.contains(&b'\t') => b'\t',
         Delimiter::TabOrComma | Delimiter::Comma => b',',
     };
@@ -440,6 +442,14 @@ mod tests {
         let tab = rows("id\tname, full\n1\t\"a\"\"b\"\n", dialect, &Limits::default()).unwrap();
         assert_eq!(tab, [["id", "name, full"], ["1", "a\"b"]]);
         assert_eq!(rows("id,name\n1,\ta\n", dialect, &Limits::default()).unwrap(), [["id", "name"], ["1", "\ta"]]);
+    }
+
+    #[test]
+    fn text_that_quotes_nothing_may_hold_quotes() {
+        let dialect = Dialect { delimiter: Delimiter::Tab, escape: None, double_quote: false };
+        let text = "\u{feff}id\tname\n1\t\"open\r\n\t\"a\" b, c\n";
+        let rows = rows(text, dialect, &Limits::default()).unwrap();
+        assert_eq!(rows, [["id", "name"], ["1", "\"open"], ["", "\"a\" b, c"]]);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{
@@ -85,6 +88,21 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// An API call whose headers are the adapter's own, for vendors that take their credentials in other ways than
+/// [`Call`] sends them. Redirects are followed only within the same origin, and only by a GET.
+pub struct OwnCall<'a> {
+    /// For [`Exchange::action`].
+    pub action: &'static str,
+    pub method: Method,
+    /// Its path is recorded, its query is not.
+    pub url: Url,
+    /// Mark those that hold a credential as sensitive.
+    pub headers: HeaderMap,
+    pub body: Option<&'a SecretString>,
+    /// What to do when the request was sent but no answer came: [`TRY_AGAIN`] where a repeat does no harm.
+    pub when_lost: Next,
+}
+
 /// A GET of a file. Nothing of its address but the host is recorded.
 pub struct FileCall<'a> {
     /// For [`Exchange::action`].
@@ -101,6 +119,16 @@ pub struct FileAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     response: Response,
+}
+
+/// A file answer whose beginning has been read.
+pub struct Peeked {
+    /// At most as many bytes as were asked for.
+    pub beginning: Bytes,
+    /// There is nothing after the beginning.
+    pub is_whole: bool,
+    length: Option<u64>,
+    rest: BoxStream<'static, Result<Bytes, VendorError>>,
 }
 
 impl Http {
@@ -178,18 +206,7 @@ impl Http {
     }
 
     async fn call_once(&self, call: &Call<'_>, url: Url) -> Result<Answer, VendorError> {
-        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
-        let mut request = self
-            .0
-            .client
-            .request(call.method.clone(), url)
-            .timeout(self.0.call_timeout)
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(AUTHORIZATION, bearer(call.bearer)?);
-        if let Some(body) = call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
+        let request = self.request(call, url)?.timeout(self.0.call_timeout);
         let mut response = request.send().await.map_err(|error| transport(error, call.when_lost))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         match read_up_to(&mut response, MAX_ANSWER).await {
@@ -205,6 +222,114 @@ impl Http {
             .with_http_status(status.as_u16())),
             Err(error) => Err(transport(error, call.when_lost).with_http_status(status.as_u16())),
         }
+    }
+
+    /// Makes an API call whose answer may be of any size: its body is left to be streamed. Redirects are not followed.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn stream(&self, call: Call<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+        let url = call.url.clone();
+        let attempt = Attempt::new(call.action, call.method.as_str(), format!("{}{}", host(&url), url.path()));
+        let sent = match self.request(&call, url) {
+            Ok(request) => request.send().await.map_err(|error| transport(error, call.when_lost)),
+            Err(error) => Err(error),
+        };
+        let mut response = sent.map_err(|error| attempt.clone().failed(exchanges, error))?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        attempt.answered(exchanges, status);
+        Ok(FileAnswer { status, headers, response })
+    }
+
+    fn request(&self, call: &Call<'_>, url: Url) -> Result<reqwest::RequestBuilder, VendorError> {
+        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
+        let request = self.0.client.request(call.method.clone(), url);
+        let request = request
+            .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
+            .header(AUTHORIZATION, bearer(call.bearer)?);
+        Ok(match call.body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        })
+    }
+
+    /// The client itself, for libraries that make calls of their own. Names are resolved under the policy; addresses
+    /// written as numbers must be held against [`Http::policy`] by whoever calls.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Makes an API call with headers of the adapter's own and reads the whole answer.
+    ///
+    /// # Errors
+    /// As [`Http::call`].
+    pub async fn call_own(&self, call: OwnCall<'_>, exchanges: &Exchanges) -> Result<Answer, VendorError> {
+        let (timeout, when_lost) = (self.0.call_timeout, call.when_lost);
+        let read = async {
+            let FileAnswer { status, headers, mut response } = self.stream_own(call, exchanges).await?;
+            let (code, message) = match read_up_to(&mut response, MAX_ANSWER).await {
+                Ok((body, false)) => return Ok(Answer { status, headers, body }),
+                Ok((body, true)) if !status.is_success() => return Ok(Answer { status, headers, body }),
+                Err(_) if !status.is_success() => return Ok(Answer { status, headers, body: Bytes::new() }),
+                Err(error) => return Err(transport(error, when_lost).with_http_status(status.as_u16())),
+                Ok(_) => (Code::VendorMalformedData, "the vendor's answer is far larger than documented"),
+            };
+            Err(VendorError::new(code, when_lost, message).with_http_status(status.as_u16()))
+        };
+        let answer = tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| {
+            Err(VendorError::new(Code::VendorUnavailable, when_lost, "the vendor did not answer in time"))
+        });
+        answer.inspect_err(|error| exchanges.decide(error.message.clone()))
+    }
+
+    /// Makes an API call with headers of the adapter's own; the answer's body is left to be streamed, so it may be of
+    /// any size.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn stream_own(&self, call: OwnCall<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+        let mut url = call.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let attempt = Attempt::new(call.action, call.method.as_str(), format!("{}{}", host(&url), url.path()));
+            let mut response = match self.send_own(&call, url.clone()).await {
+                Ok(response) => response,
+                Err(error) => return Err(attempt.failed(exchanges, error)),
+            };
+            let status = response.status();
+            attempt.answered(exchanges, status);
+            let Some(target) = redirect(status, response.headers(), &url) else {
+                let headers = std::mem::take(response.headers_mut());
+                return Ok(FileAnswer { status, headers, response });
+            };
+            let target = target.and_then(|target| {
+                if target.origin() == url.origin() && call.method == Method::GET {
+                    return Ok(target);
+                }
+                let message = format!("the vendor's API redirected to another address ({})", host(&target));
+                Err(VendorError::new(Code::EgressBlocked, Next::GiveUp, message))
+            });
+            url = target.map_err(|error| {
+                exchanges.decide(error.message.clone());
+                error.with_http_status(status.as_u16())
+            })?;
+            exchanges.decide("followed the redirect");
+        }
+        Err(too_many_redirects())
+    }
+
+    async fn send_own(&self, call: &OwnCall<'_>, url: Url) -> Result<Response, VendorError> {
+        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
+        let mut request = self
+            .0
+            .client
+            .request(call.method.clone(), url)
+            .header(ACCEPT_ENCODING, "identity")
+            .headers(call.headers.clone());
+        if let Some(body) = call.body {
+            request = request.body(body.expose_secret().to_owned());
+        }
+        request.send().await.map_err(|error| transport(error, call.when_lost))
     }
 
     /// Opens a file. Up to five redirects are followed, to any host the policy lets through, never from https to http.
@@ -295,12 +420,49 @@ impl FileAnswer {
         kind.trim_start().to_ascii_lowercase().starts_with("text/html")
     }
 
+    /// Reads up to `limit` bytes of the body, to see what it is; nothing is lost for [`Peeked::into_download`].
+    ///
+    /// # Errors
+    /// When the connection breaks before that.
+    pub async fn peek(mut self, limit: usize) -> Result<Peeked, VendorError> {
+        let length = self.response.content_length();
+        let mut read = BytesMut::new();
+        let is_whole = loop {
+            match self.response.chunk().await.map_err(|error| transport(error, TRY_AGAIN))? {
+                None => break true,
+                Some(chunk) => read.extend_from_slice(&chunk),
+            }
+            if read.len() > limit {
+                break false;
+            }
+        };
+        let beginning = read.split_to(read.len().min(limit)).freeze();
+        // What came with the chunk that went over the limit.
+        let over = read.freeze();
+        let rest = self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN));
+        let rest = stream::iter((!over.is_empty()).then_some(Ok(over))).chain(rest).boxed();
+        Ok(Peeked { beginning, is_whole, length, rest })
+    }
+
     /// The file's bytes. A cut is an error of the stream that asks for another try.
     pub fn into_download(self) -> Download {
         Download {
             length: self.response.content_length(),
             body: self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN)).boxed(),
         }
+    }
+}
+
+impl Peeked {
+    /// The beginning of a text, without what may stand before its first character.
+    pub fn text(&self) -> &[u8] {
+        self.beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.beginning).trim_ascii_start()
+    }
+
+    /// All of the bytes, the beginning too.
+    pub fn into_download(self) -> Download {
+        let beginning = stream::iter([Ok(self.beginning)]);
+        Download { length: self.length, body: beginning.chain(self.rest).boxed() }
     }
 }
 
@@ -403,6 +565,7 @@ async fn read_up_to(response: &mut Response, limit: usize) -> reqwest::Result<(B
 }
 
 /// An exchange under way.
+#[derive(Clone)]
 struct Attempt {
     started: Instant,
     exchange: Exchange,

@@ -170,6 +170,24 @@ async fn a_cut_or_silent_file_asks_for_another_try() {
 }
 
 #[tokio::test]
+async fn looking_at_the_beginning_loses_nothing() {
+    let text = "0123456789".repeat(10_000);
+    for (limit, is_whole) in [(0, false), (7, false), (99_999, false), (100_000, true), (1_000_000, true)] {
+        let server = Scripted::start(vec![reply(200, &[], &text)]).await;
+        let peeked = open(server.url.clone(), &Exchanges::default()).await.unwrap().peek(limit).await.unwrap();
+        assert_eq!((peeked.beginning.len(), peeked.is_whole), (limit.min(text.len()), is_whole));
+        let download = peeked.into_download();
+        assert_eq!(download.length, Some(100_000));
+        assert_eq!(download.body.try_collect::<Vec<_>>().await.unwrap().concat(), text.as_bytes(), "{limit}");
+    }
+    let server = Scripted::start(vec![cut(200, "abc"), cut(200, "abc")]).await;
+    let peeked = open(server.url.clone(), &Exchanges::default()).await.unwrap().peek(10).await;
+    assert_eq!(peeked.err().unwrap().next, TRY_AGAIN);
+    let download = open(server.url.clone(), &Exchanges::default()).await.unwrap().peek(2).await.unwrap();
+    assert_eq!(download.into_download().body.try_collect::<Vec<_>>().await.unwrap_err().next, TRY_AGAIN);
+}
+
+#[tokio::test]
 async fn a_file_follows_redirects_but_leaves_the_credential_at_home() {
     let store = Scripted::start(vec![reply(200, &[], "abc")]).await;
     let home = Scripted::start(vec![

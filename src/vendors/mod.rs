@@ -416,6 +416,12 @@ impl Exchanges {
         }
     }
 
+    /// Takes over what another collected.
+    pub fn append(&self, other: &Self) {
+        let others = other.take();
+        self.lock().extend(others);
+    }
+
     /// Everything collected so far; leaves none behind.
     pub fn take(&self) -> Vec<Exchange> {
         std::mem::take(&mut *self.lock())
