@@ -93,9 +93,17 @@ impl Case<'_> {
     }
 }
 
-/// Rows as text, in an order of our own: no vendor promises one.
+/// Rows as text, in an order of our own: no vendor promises one, neither of rows nor of the members of an object column.
 fn sorted(rows: Vec<Value>) -> Vec<String> {
-    let mut rows: Vec<_> = rows.into_iter().map(|row| row.to_string()).collect();
+    let row = |row: Value| {
+        let Value::Object(columns) = row else { panic!("a row is an object") };
+        let columns = columns.into_iter().map(|(name, mut value)| {
+            value.sort_all_objects();
+            format!("{name}: {value}")
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let mut rows: Vec<_> = rows.into_iter().map(row).collect();
     rows.sort();
     rows
 }
