@@ -137,6 +137,22 @@ fn every_metric_has_its_documented_endpoint_and_pool() {
     );
 }
 
+#[tokio::test]
+async fn a_window_in_which_no_point_begins_needs_no_call() {
+    use crate::vendors::{
+        scripted::{Scripted, http},
+        shared::Alone,
+    };
+    let server = Scripted::start(vec![]).await;
+    let api = Api::new(server.url.clone(), "key-of-test".into(), http(), std::sync::Arc::new(Alone));
+    let dau = series("dau", "2026-11-10T06:00:00Z", "2026-11-10T18:00:00Z", &json!({}));
+    let parts = parts(&dau, now());
+    assert_eq!(parts.len(), 1);
+    let progress = poll(&api, &parts[0], &dau, &Exchanges::default()).await.unwrap();
+    assert!(matches!(progress, Progress::Ready(files) if files.is_empty()));
+    assert_eq!(server.lines(), Vec::<String>::new());
+}
+
 proptest! {
     /// Quirk 27: whichever of a call's ends count, its answer holds every point of its part, and the parts together hold
     /// every point of the window once.
