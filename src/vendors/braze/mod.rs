@@ -123,6 +123,7 @@ fn credentials(account: &Account) -> Result<SecretString, Vec<FieldError>> {
 #[async_trait]
 impl Vendor for Braze {
     fn plan(&self, request: &ExportRequest) -> Result<Plan, Vec<FieldError>> {
+        let mut windows = Vec::new();
         let (calls, work) = match &request.parameters {
             Parameters::AudienceMembers { audience, selection, refresh } => {
                 let whom = Whom::of(audience).map_err(|error| vec![error])?;
@@ -141,10 +142,12 @@ impl Vendor for Braze {
                 let now = Utc::now();
                 series::check(series, now)?;
                 let parts = series::parts(series, now);
+                windows = parts.iter().filter_map(|part| times::window(part)).collect();
                 (series::planned(series, &parts), Work::Parts(parts))
             }
             Parameters::Suppressions(suppressions) => {
                 let parts = suppressions::parts(suppressions.window);
+                windows = parts.iter().filter_map(|part| times::window(part)).collect();
                 (suppressions::planned(suppressions.kind, &parts), Work::Parts(parts))
             }
             Parameters::Audiences(audiences) if audiences.kind.is_some_and(|kind| kind != AudienceKind::Segment) => {
@@ -159,11 +162,15 @@ impl Vendor for Braze {
                 (wish.planned(), Work::Parts(vec![WHOLE.to_owned()]))
             }
         };
-        Ok(Plan { calls, work, warnings: Vec::new() })
+        Ok(Plan { calls, work, windows, warnings: Vec::new() })
     }
 
     fn budgets(&self) -> Vec<Budget> {
         self.api.budgets()
+    }
+
+    fn max_concurrent(&self) -> Option<u32> {
+        Some(segment_export::MAX_CONCURRENT)
     }
 
     async fn check(&self, exchanges: &Exchanges) -> Result<(), VendorError> {

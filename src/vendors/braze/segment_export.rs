@@ -28,7 +28,7 @@ use crate::vendors::{
 
 /// Braze allows 100 running exports per company. Other workspaces and tools of the same company count too, so one
 /// connection takes at most half.
-const MAX_CONCURRENT: u32 = 50;
+pub const MAX_CONCURRENT: u32 = 50;
 
 /// A web page instead of a file may be a proxy's mood, but not for long.
 const WEB_PAGE: Next = Next::TryAgain { after: None, at_most: Some(5) };

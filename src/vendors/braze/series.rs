@@ -8,7 +8,7 @@ use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 use super::{
     api::{Api, Ask, Endpoint, Pool, Query, shown},
-    times::seconds,
+    times::{seconds, window},
 };
 use crate::exports::{
     parameters::{Interval, Metric, MetricSeries, Window},
@@ -160,13 +160,6 @@ pub fn parts(request: &MetricSeries, now: DateTime<Utc>) -> Vec<String> {
         parts.push(written(start, start));
     }
     parts
-}
-
-/// The points of a part: those that begin in its window.
-pub fn window(part: &str) -> Option<Window> {
-    let (from, to) = part.split_once('/')?;
-    let read = |text| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-    Some(Window { from: read(from)?, to: read(to)? })
 }
 
 /// The parameters of a part's call.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{
     profiles::element,
     series,
-    times::{instant_or_day, seconds},
+    times::{instant_or_day, seconds, window},
 };
 use crate::exports::{
     parameters::{Interval, MetricSeries, Window},
@@ -40,7 +40,7 @@ impl Records for Points {
 
     /// `tag` is the part: its window says which points are its own.
     fn member<'r>(&'r self, tag: &'r str) -> Box<dyn Member + 'r> {
-        Box::new(OfPart { request: &self.request, window: series::window(tag) })
+        Box::new(OfPart { request: &self.request, window: window(tag) })
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{
     api::{Api, Endpoint, Pool, shown},
     pages::{self, List, Rows, Turn, member},
-    times::{instant_or_day, spelled},
+    times::{instant_or_day, spelled, window},
 };
 use crate::exports::{
     parameters::{SuppressionKind, Suppressions, Window},
@@ -80,13 +80,6 @@ pub fn parts(window: Window) -> Vec<String> {
         from = end;
     }
     parts
-}
-
-/// The window of a part.
-fn window(part: &str) -> Option<Window> {
-    let (from, to) = part.split_once('/')?;
-    let read = |text| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-    Some(Window { from: read(from)?, to: read(to)? })
 }
 
 /// The list that holds every row of a window. `end_date` is the midnight after it, which is right whether or not the

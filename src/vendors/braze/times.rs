@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 
+use crate::exports::parameters::Window;
+
 /// A time with its hour; a plain date is none.
 pub fn instant(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text)
@@ -20,6 +22,13 @@ pub fn instant(text: &str) -> Option<DateTime<Utc>> {
 pub fn instant_or_day(text: &str) -> Option<DateTime<Utc>> {
     let day = || NaiveDate::parse_from_str(text.strip_suffix("UTC").unwrap_or(text).trim_end(), "%Y-%m-%d").ok();
     instant(text).or_else(|| day()?.and_hms_opt(0, 0, 0).map(|time| time.and_utc()))
+}
+
+/// A part that is written as `from/to`.
+pub fn window(part: &str) -> Option<Window> {
+    let (from, to) = part.split_once('/')?;
+    let read = |text| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    Some(Window { from: read(from)?, to: read(to)? })
 }
 
 /// RFC 3339 in UTC, with as many decimals as it has.

@@ -1,0 +1,91 @@
+//! Epoch milliseconds, as raw data has them, without a calendar's machinery for each row.
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// The number in a cell.
+pub fn millis(cell: &[u8]) -> Option<i64> {
+    std::str::from_utf8(cell).ok()?.trim_ascii().parse().ok()
+}
+
+/// Writes the time in a cell to `out` as RFC 3339 in UTC; false when it is none between the years 0 and 9999.
+pub fn write(cell: &[u8], out: &mut String) -> bool {
+    let Some(millis) = millis(cell) else { return false };
+    let (days, of_day) = (millis.div_euclid(DAY_MILLIS), millis.rem_euclid(DAY_MILLIS));
+    let (year, month, day) = civil(days);
+    if !(0..=9999).contains(&year) {
+        return false;
+    }
+    out.clear();
+    let seconds = of_day / 1000;
+    for (number, digits, after) in [
+        (year, 4, '-'),
+        (month, 2, '-'),
+        (day, 2, 'T'),
+        (seconds / 3600, 2, ':'),
+        (seconds / 60 % 60, 2, ':'),
+        (seconds % 60, 2, '.'),
+        (of_day % 1000, 3, 'Z'),
+    ] {
+        let mut divisor = 10_i64.pow(digits - 1);
+        while divisor > 0 {
+            out.push(DIGITS[usize::try_from(number / divisor % 10).unwrap_or_default()]);
+            divisor /= 10;
+        }
+        out.push(after);
+    }
+    true
+}
+
+const DIGITS: [char; 10] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
+
+/// Year, month and day of a day counted from 1970, in the proleptic Gregorian calendar: years are taken to begin in
+/// March, so that leap days end them, and 400 of them are always as long.
+fn civil(days: i64) -> (i64, i64, i64) {
+    const ERA: i64 = 146_097;
+    let from_era = days.saturating_add(719_468);
+    let (era, day) = (from_era.div_euclid(ERA), from_era.rem_euclid(ERA));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let is_next_year = month >= 10;
+    (year + era * 400 + i64::from(is_next_year), if is_next_year { month - 9 } else { month + 3 }, of_month)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, SecondsFormat};
+
+    use super::*;
+
+    fn written(millis: i64) -> Option<String> {
+        let mut out = "before".to_owned();
+        write(millis.to_string().as_bytes(), &mut out).then_some(out)
+    }
+
+    #[test]
+    fn times_are_written_as_the_calendar_has_them() {
+        let mut millis = -62_167_219_200_000; // 0000-01-01
+        while millis < 253_402_300_800_000 {
+            let expected =
+                DateTime::from_timestamp_millis(millis).unwrap().to_rfc3339_opts(SecondsFormat::Millis, true);
+            assert_eq!(written(millis).as_deref(), Some(expected.as_str()), "{millis}");
+            // Not a whole number of anything.
+            millis += 7_654_321_987;
+        }
+        assert_eq!(written(1_530_374_400_123).as_deref(), Some("2018-06-30T16:00:00.123Z"));
+        assert_eq!(written(-1).as_deref(), Some("1969-12-31T23:59:59.999Z"));
+        assert_eq!(written(253_402_300_799_999).as_deref(), Some("9999-12-31T23:59:59.999Z"));
+    }
+
+    /// Quirk 20: device clocks may be anywhere.
+    #[test]
+    fn a_time_beyond_all_years_is_none() {
+        for far in [253_402_300_800_000, -62_167_219_200_001, i64::MAX, i64::MIN] {
+            assert_eq!(written(far), None, "{far}");
+        }
+        for text in ["", "null", "2018-07-01", "1530374400123.0", "99999999999999999999"] {
+            assert!(!write(text.as_bytes(), &mut String::new()), "{text}");
+        }
+    }
+}
