@@ -37,7 +37,7 @@ async fn every_answer_that_is_no_data_is_classified() {
         (reply(401, &[], "{}"), VendorCredentialsRejected, Next::GiveUp),
         (reply(403, &[], "{}"), VendorPermissionDenied, Next::GiveUp),
         (reply(404, &[], "{}"), VendorRejectedRequest, Next::GiveUp),
-        (reply(302, &[("location", "/x")], ""), VendorRejectedRequest, Next::GiveUp),
+        (reply(302, &[], ""), VendorRejectedRequest, Next::GiveUp),
         (reply(429, &used_up, "{}"), VendorUnavailable, Next::Wait { after: Some(pause(3600)) }),
         (reply(429, &[], "{}"), VendorUnavailable, Next::Wait { after: None }),
         (reply(500, &[], "oops"), VendorUnavailable, again),

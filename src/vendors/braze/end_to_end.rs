@@ -145,7 +145,9 @@ fn each_record(framing: Framing, bytes: &[u8], records: &dyn Records, each: &mut
             list = members.remove(*name).unwrap().to_string();
         }
         let elements: Vec<Box<RawValue>> = serde_json::from_str(&list).unwrap();
-        elements.iter().for_each(|element| each(Record::Element { head: &head, json: element.get() }));
+        for element in &elements {
+            each(Record::Element { head: &head, json: element.get() });
+        }
     }
 }
 

@@ -294,7 +294,7 @@ fn complete(found: Vec<Found>, quiet: Duration, inquiry: &Inquiry<'_>) -> Progre
         return Progress::Preparing { status, ask_again_in: None, warning: None };
     }
     let file = |object: Found| VendorFile {
-        extension: if object.key.ends_with(".gz") { "gz".into() } else { "zip".into() },
+        extension: if object.key.rsplit_once('.').is_some_and(|(_, end)| end == "gz") { "gz" } else { "zip" }.into(),
         locator: format!("{OBJECT}{}", object.key).into(),
         tag: Cow::Borrowed("users"),
     };

@@ -197,6 +197,10 @@ pub async fn poll(
     let Some(window) = window(part) else {
         return Err(VendorError::new(Code::Internal, Next::GiveUp, "the part is not one of this request"));
     };
+    // No point begins in it, so there is nothing to ask.
+    if window.from >= window.to {
+        return Ok(Progress::Ready(Vec::new()));
+    }
     let series = of(request.metric);
     let query = query(request, window);
     let ask = Ask { action: "poll", endpoint: series.endpoint, query: &query, body: None, holds: series.points };

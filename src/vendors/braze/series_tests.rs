@@ -3,10 +3,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::exports::parameters::Parameters;
+use crate::exports::parameters::{Parameters, Subject};
 use crate::exports::request::Dataset;
 
-fn series(metric: &str, from: &str, to: &str, more: Value) -> MetricSeries {
+fn series(metric: &str, from: &str, to: &str, more: &Value) -> MetricSeries {
     let mut parameters = json!({"metric": metric, "window": {"from": from, "to": to}});
     for (name, value) in more.as_object().unwrap() {
         parameters[name] = value.clone();
@@ -33,7 +33,7 @@ fn shown_calls(series: &MetricSeries) -> Vec<String> {
 /// Quirk 25.
 #[test]
 fn a_window_is_cut_into_calls_of_100_points_that_overlap_by_one() {
-    let dau = series("dau", "2026-01-01T00:00:00Z", "2026-08-01T00:00:00Z", json!({"subject": {"app_id": "a"}}));
+    let dau = series("dau", "2026-01-01T00:00:00Z", "2026-08-01T00:00:00Z", &json!({"subject": {"app_id": "a"}}));
     assert_eq!(
         shown_calls(&dau),
         [
@@ -48,7 +48,7 @@ fn a_window_is_cut_into_calls_of_100_points_that_overlap_by_one() {
 #[test]
 fn a_canvas_is_asked_for_its_variants_and_steps_14_days_at_once() {
     let canvas =
-        series("canvas", "2026-11-01T00:00:00Z", "2026-11-16T00:00:00Z", json!({"subject": {"canvas_id": "c"}}));
+        series("canvas", "2026-11-01T00:00:00Z", "2026-11-16T00:00:00Z", &json!({"subject": {"canvas_id": "c"}}));
     let breakdown = "include_variant_breakdown=true&include_step_breakdown=true";
     assert_eq!(
         shown_calls(&canvas),
@@ -61,7 +61,7 @@ fn a_canvas_is_asked_for_its_variants_and_steps_14_days_at_once() {
 
 #[test]
 fn hours_are_asked_for_as_such() {
-    let sessions = series("sessions", "2026-11-01T00:30:00Z", "2026-11-01T03:30:00Z", json!({"interval": "hour"}));
+    let sessions = series("sessions", "2026-11-01T00:30:00Z", "2026-11-01T03:30:00Z", &json!({"interval": "hour"}));
     assert_eq!(
         shown_calls(&sessions),
         ["/sessions/data_series?length=4&unit=hour&ending_at=2026-11-01T04%3A00%3A00Z"],
@@ -72,18 +72,18 @@ fn hours_are_asked_for_as_such() {
 /// Quirk 26: the current day counts as it stands; the future is not asked for.
 #[test]
 fn no_call_ends_after_the_current_day() {
-    let dau = series("dau", "2026-11-19T00:00:00Z", "2099-01-01T00:00:00Z", json!({}));
+    let dau = series("dau", "2026-11-19T00:00:00Z", "2099-01-01T00:00:00Z", &json!({}));
     assert_eq!(parts(&dau, now()), ["2026-11-19T00:00:00Z/2026-11-21T00:00:00Z"]);
-    let later = series("dau", "2030-01-01T00:00:00Z", "2030-02-01T00:00:00Z", json!({}));
+    let later = series("dau", "2030-01-01T00:00:00Z", "2030-02-01T00:00:00Z", &json!({}));
     assert_eq!(parts(&later, now()), ["2030-01-01T00:00:00Z/2030-01-01T00:00:00Z"]);
 }
 
 #[test]
 fn what_a_metric_does_not_have_is_pointed_at() {
-    let refused = |metric: &str, more: Value| {
-        let series = series(metric, "2026-11-10T00:00:00Z", "2026-11-11T00:00:00Z", more);
+    let refused = |metric: &str, more: Value| -> Vec<String> {
+        let series = series(metric, "2026-11-10T00:00:00Z", "2026-11-11T00:00:00Z", &more);
         let errors = check(&series, now()).err().unwrap_or_default();
-        errors.into_iter().map(|error| error.pointer).collect::<Vec<_>>()
+        errors.into_iter().map(|error| error.pointer).collect()
     };
     let hour = json!({"interval": "hour"});
     let subject = |subject: Value| json!({"interval": "hour", "subject": subject});
@@ -106,7 +106,7 @@ fn what_a_metric_does_not_have_is_pointed_at() {
 fn figures_of_a_send_older_than_14_days_are_refused_at_once() {
     let send = |from: &str| {
         let subject = json!({"subject": {"campaign_id": "c", "send_id": "s"}});
-        check(&series("send", from, "2026-11-20T00:00:00Z", subject), now()).err().unwrap_or_default()
+        check(&series("send", from, "2026-11-20T00:00:00Z", &subject), now()).err().unwrap_or_default()
     };
     assert!(send("2026-11-06T00:00:00Z").is_empty());
     assert_eq!(send("2026-11-05T23:00:00Z")[0].pointer, "/parameters/window/from");
@@ -137,6 +137,22 @@ fn every_metric_has_its_documented_endpoint_and_pool() {
     );
 }
 
+#[tokio::test]
+async fn a_window_in_which_no_point_begins_needs_no_call() {
+    use crate::vendors::{
+        scripted::{Scripted, http},
+        shared::Alone,
+    };
+    let server = Scripted::start(vec![]).await;
+    let api = Api::new(server.url.clone(), "key-of-test".into(), http(), std::sync::Arc::new(Alone));
+    let dau = series("dau", "2026-11-10T06:00:00Z", "2026-11-10T18:00:00Z", &json!({}));
+    let parts = parts(&dau, now());
+    assert_eq!(parts.len(), 1);
+    let progress = poll(&api, &parts[0], &dau, &Exchanges::default()).await.unwrap();
+    assert!(matches!(progress, Progress::Ready(files) if files.is_empty()));
+    assert_eq!(server.lines(), Vec::<String>::new());
+}
+
 proptest! {
     /// Quirk 27: whichever of a call's ends count, its answer holds every point of its part, and the parts together hold
     /// every point of the window once.
@@ -152,7 +168,7 @@ proptest! {
             (false, false) => (Metric::Dau, Interval::Day),
         };
         let request = MetricSeries {
-            metric, window: Window { from, to }, interval: Some(interval), subject: Default::default(),
+            metric, window: Window { from, to }, interval: Some(interval), subject: Subject::default(),
         };
         let unit = unit(&request);
         let windows: Vec<_> = parts(&request, now()).iter().map(|part| window(part).unwrap()).collect();

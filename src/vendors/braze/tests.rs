@@ -67,7 +67,7 @@ fn only_what_braze_has_is_planned() {
     let refused = |dataset, parameters| {
         let request = ExportRequest::parse(dataset, &parameters, Output::default()).unwrap();
         let errors = braze.plan(&request).unwrap_err();
-        (errors[0].pointer.clone(), errors[0].code.to_string())
+        (errors[0].pointer.clone(), errors[0].code.clone())
     };
     let not_supported = |pointer: &str| (pointer.to_owned(), "not_supported".to_owned());
     let tag = json!({"audience": {"kind": "tag", "id": "x"}});
