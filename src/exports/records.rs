@@ -65,6 +65,9 @@ pub trait Records: Send + Sync {
     /// Reads one file, or one member of an archive, from its first record on.
     fn member<'r>(&'r self, tag: &'r str) -> Box<dyn Member + 'r>;
 
+    /// Told of each JSON document before its records are read: what it holds beside them.
+    fn document(&self, _head: &Value) {}
+
     /// What a caller should know, after all was read.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -178,18 +178,7 @@ impl Http {
     }
 
     async fn call_once(&self, call: &Call<'_>, url: Url) -> Result<Answer, VendorError> {
-        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
-        let mut request = self
-            .0
-            .client
-            .request(call.method.clone(), url)
-            .timeout(self.0.call_timeout)
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(AUTHORIZATION, bearer(call.bearer)?);
-        if let Some(body) = call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
+        let request = self.request(call, url)?.timeout(self.0.call_timeout);
         let mut response = request.send().await.map_err(|error| transport(error, call.when_lost))?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         match read_up_to(&mut response, MAX_ANSWER).await {
@@ -207,16 +196,20 @@ impl Http {
         }
     }
 
-    /// Makes an API call by GET and leaves the body of the answer to be read as a stream, so it may be of any size.
-    /// Redirects are followed only within the same origin, since the call carries a credential.
+    /// Makes an API call whose answer may be of any size: its body is left to be streamed. Redirects are followed only
+    /// within the same origin, since the call carries a credential, and only by a GET.
     ///
     /// # Errors
     /// When there is no answer.
     pub async fn stream(&self, call: Call<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
         let mut url = call.url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let attempt = Attempt::new(call.action, "GET", format!("{}{}", host(&url), url.path()));
-            let mut response = match self.stream_once(&call, url.clone()).await {
+            let attempt = Attempt::new(call.action, call.method.as_str(), format!("{}{}", host(&url), url.path()));
+            let sent = match self.request(&call, url.clone()) {
+                Ok(request) => request.send().await.map_err(|error| transport(error, call.when_lost)),
+                Err(error) => Err(error),
+            };
+            let mut response = match sent {
                 Ok(response) => response,
                 Err(error) => return Err(attempt.failed(exchanges, error)),
             };
@@ -227,7 +220,7 @@ impl Http {
                 return Ok(FileAnswer { status, headers, response });
             };
             let target = target.and_then(|target| {
-                if target.origin() == url.origin() {
+                if target.origin() == url.origin() && call.method == Method::GET {
                     return Ok(target);
                 }
                 let message = format!("the vendor's API redirected to another address ({})", host(&target));
@@ -242,16 +235,23 @@ impl Http {
         Err(too_many_redirects())
     }
 
-    async fn stream_once(&self, call: &Call<'_>, url: Url) -> Result<Response, VendorError> {
+    fn request(&self, call: &Call<'_>, url: Url) -> Result<reqwest::RequestBuilder, VendorError> {
         self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
-        let request = self
-            .0
-            .client
-            .get(url)
+        let request = self.0.client.request(call.method.clone(), url);
+        let request = request
             .header(ACCEPT, "application/json")
             .header(ACCEPT_ENCODING, "identity")
             .header(AUTHORIZATION, bearer(call.bearer)?);
-        request.send().await.map_err(|error| transport(error, call.when_lost))
+        Ok(match call.body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        })
+    }
+
+    /// The client itself, for libraries that make calls of their own. Names are resolved under the policy; addresses
+    /// written as numbers must be held against [`Http::policy`] by whoever calls.
+    pub fn client(&self) -> &Client {
+        &self.0.client
     }
 
     /// Opens a file. Up to five redirects are followed, to any host the policy lets through, never from https to http.
@@ -469,6 +469,7 @@ async fn read_up_to(response: &mut Response, limit: usize) -> reqwest::Result<(B
 }
 
 /// An exchange under way.
+#[derive(Clone)]
 struct Attempt {
     started: Instant,
     exchange: Exchange,

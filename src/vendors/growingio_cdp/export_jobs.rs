@@ -42,6 +42,7 @@ impl Cdp {
         Ok(Plan {
             calls: if refresh { vec![compute, export] } else { vec![export] },
             work: Work::Job { exclusive_key: None, max_concurrent: MAX_CONCURRENT },
+            windows: Vec::new(),
             warnings: ask.warnings,
         })
     }

@@ -178,7 +178,7 @@ impl Vendor for Cdp {
             }
             _ => return Err(vec![FieldError::new("/dataset", "not_supported", "CDP has no such export")]),
         };
-        Ok(Plan { calls, work, warnings })
+        Ok(Plan { calls, work, windows: Vec::new(), warnings })
     }
 
     async fn check(&self, exchanges: &Exchanges) -> Result<(), VendorError> {
