@@ -93,9 +93,16 @@ impl Case<'_> {
     }
 }
 
-/// Rows as text, in an order of our own: no vendor promises one.
+/// Rows as text, in an order of our own: no vendor promises one. Columns keep their order, members of an object column
+/// have none.
 fn sorted(rows: Vec<Value>) -> Vec<String> {
-    let mut rows: Vec<_> = rows.into_iter().map(|row| row.to_string()).collect();
+    let mut rows: Vec<_> = rows
+        .into_iter()
+        .map(|mut row| {
+            row.as_object_mut().into_iter().flatten().for_each(|(_, value)| value.sort_all_objects());
+            row.to_string()
+        })
+        .collect();
     rows.sort();
     rows
 }
