@@ -108,11 +108,27 @@ fn sorted(rows: Vec<Value>) -> Vec<String> {
     rows
 }
 
+/// Calls a second where a vendor documents very few: scaled in the sandbox and the connection together, because the
+/// pace is not what these tests are about.
+const CALLS_PER_SECOND: f64 = 300.0;
+
+/// A gateway with a connection to the sandbox's account.
+async fn connected(mut setup: Setup, spec: &VendorSpec) -> (TestGateway, DemoConnection) {
+    setup.sandbox.requests_per_second = CALLS_PER_SECOND;
+    let gateway = setup.start().await;
+    let mut account = gateway.account(spec.name);
+    if (spec.settings_schema)()["properties"]["requests_per_second"].is_object() {
+        account.body["settings"]["requests_per_second"] = json!(CALLS_PER_SECOND);
+    }
+    let answer = gateway.put(&format!("/v1/connections/{}", account.name), &account.body).await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    (gateway, account)
+}
+
 /// Runs `check` over every dataset of every vendor; the vendors side by side, each on a gateway of its own.
 async fn over_all(setup: impl Fn() -> Setup, check: impl AsyncFn(Case<'_>)) {
     let vendors = VENDORS.iter().map(async |spec: &&VendorSpec| {
-        let gateway = setup().start().await;
-        let account = gateway.connect(spec.name).await;
+        let (gateway, account) = connected(setup(), spec).await;
         assert!(!account.datasets.is_empty(), "{}", spec.name);
         for dataset in account.datasets {
             check(Case { gateway: &gateway, account: &account, dataset }).await;
@@ -145,7 +161,9 @@ async fn every_dataset_of_every_vendor_yields_the_sandboxs_own_truth() {
         let planned = case.gateway.post("/v1/exports?validate_only=true", &case.usual()).await;
         assert_eq!(planned.status, 200, "{}: {planned:?}", case.name());
         assert!(!planned.json()["calls"].as_array().unwrap().is_empty(), "{}", case.name());
+        let began = std::time::Instant::now();
         let export = case.gateway.run(&case.usual()).await;
+        eprintln!("TIMING {} {:?}", case.name(), began.elapsed());
         case.has_truth(&export, "as usual").await;
         assert!(!case.gateway.attempts(&export).await.is_empty(), "{}", case.name());
     })
@@ -270,8 +288,7 @@ async fn an_export_can_be_cancelled_while_the_vendor_drips() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_survives_a_restart_in_every_phase() {
     let vendors = VENDORS.iter().map(async |spec: &&VendorSpec| {
-        let mut gateway = Setup::default().start().await;
-        let account = gateway.connect(spec.name).await;
+        let (mut gateway, account) = connected(Setup::default(), spec).await;
         for dataset in account.datasets {
             for phase in ["submitting", "vendor_processing", "downloading", "transforming"] {
                 let case = Case { gateway: &gateway, account: &account, dataset };

@@ -21,6 +21,9 @@ const NOT_OFTEN: Next = Next::TryAgain { after: None, at_most: Some(5) };
 /// CDP answers an unknown or ungranted key with a bare 500, so more tries than this are futile.
 const KEY_FAULT: Next = Next::TryAgain { after: None, at_most: Some(2) };
 
+/// The same for what is asked for by its id and costs the vendor little.
+const ID_FAULT: Next = Next::TryAgain { after: None, at_most: Some(3) };
+
 /// What a [`Ticket`] holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -195,7 +198,7 @@ pub fn refused(answer: &Answer, token: &SecretString, about: About) -> VendorErr
     if about.by_key && is_bare_fault(answer) {
         let message = "CDP answered `Internal Server Error`: what was asked for is missing, or not granted to the token, \
                        or the server is at fault";
-        return answer.error(Code::VendorRejectedRequest, KEY_FAULT, message);
+        return answer.error(Code::VendorRejectedRequest, ID_FAULT, message);
     }
     if !answer.status.is_success() {
         return failure(answer, token, about.not_found);

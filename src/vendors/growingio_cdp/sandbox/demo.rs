@@ -226,7 +226,7 @@ fn metrics_of(analysis: &Analysis, cells: &[String]) -> Vec<Value> {
     let (mut time, mut dimensions, mut rows) = (Value::Null, Map::new(), Vec::new());
     for (column, (name, cell)) in analysis.header.iter().zip(cells).enumerate() {
         match *name {
-            "时间" if cell == TOTAL => {}
+            "时间" if cell == TOTAL => drop(dimensions.insert((*name).to_owned(), json!(cell))),
             "时间" => time = json!(beijing_midnight(cell)),
             "目标用户" | "城市" | "商品名称" | "活跃天数 区间范围" => {
                 dimensions.insert((*name).to_owned(), json!(cell));
