@@ -58,7 +58,7 @@ fn seconds(left: Option<f64>) -> Duration {
 }
 
 /// Believes the vendor. Calls that are on their way are not in what it counted, so `used` never goes down within a
-/// window.
+/// window; another end means another window.
 pub async fn learn(
     db: impl PgExecutor<'_>,
     key: BudgetKey<'_>,
@@ -70,7 +70,8 @@ pub async fn learn(
         "insert into vendor_budget as b (vendor, account, budget, call_limit, used, resets_at) \
          values ($1, $2, $3, $4, $5, $6) \
          on conflict (vendor, account, budget) do update set call_limit = $4, \
-           used = case when b.resets_at <= now() then $5 else greatest(b.used, $5) end, resets_at = $6 \
+           used = case when $6 between b.resets_at - interval '2 s' and b.resets_at + interval '2 s' \
+                  then greatest(b.used, $5) else $5 end, resets_at = $6 \
          where (b.call_limit, b.resets_at) is distinct from ($4, $6) or b.used < $5",
     )
     .bind(key.vendor)

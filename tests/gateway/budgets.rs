@@ -88,6 +88,11 @@ async fn a_counted_budget_is_one_for_all_replicas_and_the_vendor_knows_better() 
     let spent = replicas[1].take(&hour).await.unwrap_err();
     assert!(matches!(spent.next, Next::WaitForBudget { after } if after <= Duration::from_mins(10)), "{spent:?}");
 
+    // The answer of a call that was on its way, about the longer window, does not stretch the refusal to that window.
+    let resets_at = Utc::now() + TimeDelta::minutes(50);
+    replicas[0].learn(&hour, Seen { limit: 10, remaining: 7, resets_at }).await;
+    drop(replicas[1].take(&hour).await.unwrap());
+
     let other = Budget { account: "b".into(), ..hour };
     drop(replicas[0].take(&other).await.unwrap());
 }
