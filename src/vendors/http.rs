@@ -27,6 +27,8 @@ use crate::exports::problem::Code;
 
 /// The largest API answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
+/// The same for a call with headers of the adapter's own: a day of raw data can have thousands of long links.
+const MAX_OWN_ANSWER: usize = 16 * 1024 * 1024;
 /// Of a file answer that is an error, only this much is read, in bytes.
 const MAX_FILE_ERROR: usize = 16 * 1024;
 const MAX_REDIRECTS: usize = 5;
@@ -81,7 +83,7 @@ pub struct Call<'a> {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// At most 1 MiB.
+    /// At most 1 MiB, of [`Http::call_own`] 16 MiB.
     pub body: Bytes,
 }
 
@@ -222,7 +224,7 @@ impl Http {
         }
     }
 
-    /// Makes an API call with headers of the adapter's own and reads the whole answer.
+    /// Makes an API call with headers of the adapter's own and reads the whole answer, at most 16 MiB.
     ///
     /// # Errors
     /// As [`Http::call`].
@@ -230,7 +232,7 @@ impl Http {
         let (timeout, when_lost) = (self.0.call_timeout, call.when_lost);
         let read = async {
             let FileAnswer { status, headers, mut response } = self.stream_own(call, exchanges).await?;
-            let (code, message) = match read_up_to(&mut response, MAX_ANSWER).await {
+            let (code, message) = match read_up_to(&mut response, MAX_OWN_ANSWER).await {
                 Ok((body, false)) => return Ok(Answer { status, headers, body }),
                 Ok((body, true)) if !status.is_success() => return Ok(Answer { status, headers, body }),
                 Err(_) if !status.is_success() => return Ok(Answer { status, headers, body: Bytes::new() }),

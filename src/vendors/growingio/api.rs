@@ -113,7 +113,7 @@ impl Api {
         &self.budget
     }
 
-    /// Gets a small answer, at most 1 MiB. `path` is percent-encoded, with a leading slash; of `query` what is none is
+    /// Gets an answer of at most 16 MiB. `path` is percent-encoded, with a leading slash; of `query` what is none is
     /// left out.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::{
     exports::problem::Code,
     vendors::{
         Exchanges, Next, VendorError,
+        excerpt::excerpt,
         http::{Answer, Http, OwnCall, TRY_AGAIN, below, decided},
         shared::Issued,
     },
@@ -39,6 +40,11 @@ pub struct Signer<'a> {
 struct Issue {
     status: Option<String>,
     code: Option<SecretString>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    message: Option<String>,
 }
 
 impl Signer<'_> {
@@ -84,10 +90,13 @@ impl Signer<'_> {
         match token {
             Some(token) => Ok(Issued { token, expires_at: now + LIFE - MARGIN }),
             None => {
-                let shown = answer.excerpt(self.private_key);
+                // Never the whole answer: it may hold a code all the same.
+                let why = serde_json::from_slice::<Refusal>(&answer.body).ok().and_then(|refusal| refusal.message);
+                let why = why.map(|why| format!(": {}", excerpt(why.as_bytes(), &[self.private_key])));
                 let message = format!(
                     "GrowingIO issued no token for these keys ({status}); it may have been switched off for the \
-                     project, which then needs a token from its settings: {shown}"
+                     project, which then needs a token from its settings{}",
+                    why.unwrap_or_default()
                 );
                 Err(answer.error(Code::VendorCredentialsRejected, Next::GiveUp, message))
             }

@@ -186,9 +186,10 @@ fn only_young_slices_that_do_not_exist_may_still_come() {
     let young =
         |name: &str, now: &str| matches!(asked(name, missing, now), Ok(Progress::Preparing { warning: None, .. }));
     assert!(young("hour:2018070209", NOW));
-    assert!(young("hour:2018070208", NOW));
+    // It ended at 08:00 and was due at 08:40.
+    assert!(young("hour:2018070207", NOW));
     assert!(young("day:20180701", "2018-07-02T11:59:00+08:00"));
-    for (name, now) in [("hour:2018070207", NOW), ("day:20180701", "2018-07-02T12:00:00+08:00")] {
+    for (name, now) in [("hour:2018070206", NOW), ("day:20180701", "2018-07-02T12:00:00+08:00")] {
         let error = asked(name, missing, now).unwrap_err();
         assert_eq!((error.code, error.next), (Code::VendorDataNotFound, Next::GiveUp), "{name}");
     }
