@@ -1,5 +1,6 @@
--- Calls counted in a window, over all replicas and all connections of one account at a vendor.
-create table vendor_budget (
+-- Calls counted in a window, over all replicas and all connections of one account at a vendor. Written with every call
+-- and worth nothing after a crash, so not logged: no call waits for the disk.
+create unlogged table vendor_budget (
     vendor text not null,
     account text not null,
     budget text not null,
@@ -10,7 +11,7 @@ create table vendor_budget (
 ) with (fillfactor = 50);
 
 -- Places of a budget that is kept by spacing: a place that is taken is free again at free_at.
-create table vendor_call_slot (
+create unlogged table vendor_call_slot (
     vendor text not null,
     account text not null,
     budget text not null,

@@ -77,7 +77,9 @@ fn a_vendors_name_stays_in_its_folder() {
         }
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|line| !is_prose(line)) {
-            for vendor in ["braze::", "growingio_cdp::", "\"braze\"", "\"growingio_cdp\""] {
+            let names =
+                ["braze::", "growingio::", "growingio_cdp::", "\"braze\"", "\"growingio\"", "\"growingio_cdp\""];
+            for vendor in names {
                 if line.contains(vendor) && !line.contains("example") {
                     wrong.push(format!("{}: {}", path.display(), line.trim()));
                 }

@@ -238,7 +238,7 @@ pub async fn check_connection(
 }
 
 /// A name that a connection could have; nothing can be at the others, and the database could not even be asked.
-fn possible(name: &str) -> Result<&str, ApiError> {
+pub fn possible(name: &str) -> Result<&str, ApiError> {
     if name.len() > 255 || name.chars().any(char::is_control) {
         return Err(ApiError::not_found("connection"));
     }

@@ -179,7 +179,7 @@ fn in_state(state: State) -> ExportWithFiles {
         result_deleted_at: None,
         version: 7,
     };
-    ExportWithFiles { export, files: Vec::new() }
+    ExportWithFiles { export, files: Vec::new(), queue_position: None }
 }
 
 /// A transition.

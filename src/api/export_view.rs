@@ -32,6 +32,9 @@ pub struct ExportView {
     /// Why it waits, e.g. `vendor_exclusive`. Open.
     #[schema(required = true, example = "vendor_exclusive")]
     pub waiting_reason: Option<String>,
+    /// Its place among the exports that wait for the same, from 1.
+    #[schema(required = true, example = 2)]
+    pub queue_position: Option<i64>,
     #[schema(example = "growth-braze")]
     pub connection: String,
     #[schema(example = "braze")]
@@ -246,13 +249,14 @@ pub struct AttemptList {
 
 impl ExportView {
     /// The export as it is at `now`.
-    pub fn new(ExportWithFiles { export, files }: ExportWithFiles, now: DateTime<Utc>) -> Self {
+    pub fn new(ExportWithFiles { export, files, queue_position }: ExportWithFiles, now: DateTime<Utc>) -> Self {
         Self {
             result: (export.state == State::Succeeded).then(|| ResultView::new(&export, files, now)),
             id: export.export_id,
             state: export.state,
             phase: export.phase,
             waiting_reason: export.waiting_reason,
+            queue_position,
             connection: export.connection,
             vendor: export.vendor,
             dataset: export.dataset,

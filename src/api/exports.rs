@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     exports::{
+        parameters::Window,
         record::ExportRecord,
         request::{Dataset, SubmitExport},
         state::State,
@@ -56,7 +57,7 @@ pub struct PlanView {
     /// The vendor calls that start it, in order.
     pub calls: Vec<PlannedCallView>,
     /// The slices a time window is cut into; none for datasets without a window.
-    pub windows: Vec<WindowView>,
+    pub windows: Vec<Window>,
     /// What the caller should know, in words.
     pub warnings: Vec<String>,
 }
@@ -73,14 +74,6 @@ pub struct PlannedCallView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub body: Option<Value>,
-}
-
-/// Half-open: `[from, to)`.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Window)]
-pub struct WindowView {
-    pub from: DateTime<Utc>,
-    pub to: DateTime<Utc>,
 }
 
 /// Submit an export
@@ -126,13 +119,13 @@ pub async fn submit_export(
             calls: calls
                 .map(|call| PlannedCallView { method: call.method, path: call.path, body: call.body })
                 .collect(),
-            windows: Vec::new(),
+            windows: plan.windows,
             warnings: plan.warnings,
         }));
     }
     let idempotency = key.map(|key| Idempotency { key, body_sha256 });
     let submission = operation::submit_export(&gateway, &caller, body, idempotency).await?;
-    let mut export = ExportWithFiles { export: submission.export, files: Vec::new() };
+    let mut export = ExportWithFiles { export: submission.export, files: Vec::new(), queue_position: None };
     if submission.replayed && export.export.state == State::Succeeded {
         export = operation::get_export(&gateway, &caller, export.export.export_id).await?;
     }
@@ -257,7 +250,7 @@ pub async fn cancel_export(
 ) -> Answer {
     let export = operation::cancel_export(&gateway, &caller, export_id(&path)?).await?;
     let mut answer = if export.state == State::Cancelled { HttpResponse::Ok() } else { accepted(&export) };
-    Ok(answer.json(ExportView::new(ExportWithFiles { export, files: Vec::new() }, Utc::now())))
+    Ok(answer.json(ExportView::new(ExportWithFiles { export, files: Vec::new(), queue_position: None }, Utc::now())))
 }
 
 /// Retry an export
@@ -282,7 +275,8 @@ pub async fn retry_export(
     path: web::Path<String>,
 ) -> Answer {
     let export = operation::retry_export(&gateway, &caller, export_id(&path)?).await?;
-    Ok(accepted(&export).json(ExportView::new(ExportWithFiles { export, files: Vec::new() }, Utc::now())))
+    Ok(accepted(&export)
+        .json(ExportView::new(ExportWithFiles { export, files: Vec::new(), queue_position: None }, Utc::now())))
 }
 
 /// Delete an export's files

@@ -7,6 +7,7 @@ mod body;
 mod callbacks;
 mod caller;
 mod canonical;
+mod catalog;
 mod conditions;
 mod connections;
 mod docs;
@@ -89,6 +90,9 @@ fn routes(config: &mut ServiceConfig) {
         .service(connections::delete_connection)
         .service(connections::rotate_credentials)
         .service(connections::check_connection)
+        .service(catalog::list_catalog)
+        .service(catalog::list_dashboard)
+        .service(catalog::get_quota)
         .service(callbacks::vendor_callback)
         .service(health::healthz)
         .service(health::readyz)

@@ -93,6 +93,11 @@ failing! {
     VendorAtFault {
         502 VendorCredentialsRejected "The vendor refused; `code` says why.";
     }
+    /// The vendor has no room or does not answer.
+    VendorBusy {
+        503 VendorUnavailable "The vendor cannot be asked now; try again after `Retry-After`.";
+        504 VendorStalled "The vendor did not answer in time.";
+    }
     /// Something Headgate needs does not answer.
     NotReady {
         503 ServiceUnavailable "The database or the object store does not answer.";

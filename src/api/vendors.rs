@@ -1,5 +1,7 @@
 //! What can be exported from where. Says what the vendors' own specs say.
 
+use std::time::Duration;
+
 use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -21,6 +23,7 @@ use crate::{
         schema::{Column, Schema},
     },
     operations::vendors as operation,
+    vendors::CatalogKind,
 };
 
 /// A kind of backend.
@@ -35,8 +38,10 @@ pub struct VendorView {
     /// JSON Schema of a connection's `settings`.
     #[schema(value_type = Object)]
     pub settings_schema: Value,
-    /// What a connection's `credentials` must hold; every value is a string.
+    /// What a connection's `credentials` may hold; every value is a string.
     pub credentials: Vec<CredentialView>,
+    /// What `GET /v1/connections/{name}/catalog/{kind}` lists.
+    pub catalogs: &'static [CatalogKind],
 }
 
 /// A value a connection must bring to use the vendor.
@@ -46,6 +51,8 @@ pub struct CredentialView {
     #[schema(example = "api_key")]
     pub name: &'static str,
     pub description: &'static str,
+    /// False where the vendor takes one of several.
+    pub required: bool,
 }
 
 /// One dataset of a vendor.
@@ -134,15 +141,19 @@ fn view(name: &str) -> Option<VendorView> {
         columns: columns(dataset.dataset.schema(), dataset.filled),
         limits: dataset.limits,
         typical_latency: dataset.typical_latency,
-        stall_window: iso_8601(dataset.stall_window.as_secs()),
+        stall_window: duration(dataset.stall_window),
     });
-    let credentials =
-        spec.credentials.iter().map(|value| CredentialView { name: value.name, description: value.description });
+    let credentials = spec.credentials.iter().map(|value| CredentialView {
+        name: value.name,
+        description: value.description,
+        required: value.required,
+    });
     Some(VendorView {
         name: spec.name,
         display_name: spec.display_name,
         datasets: datasets.collect(),
         settings_schema: (spec.settings_schema)(),
+        catalogs: spec.catalogs,
         credentials: credentials.collect(),
     })
 }
@@ -242,6 +253,14 @@ fn audience_schema(kind: AudienceKind) -> Value {
     schema
 }
 
+/// An ISO 8601 duration; milliseconds where it has any.
+pub fn duration(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => iso_8601(duration.as_secs()),
+        millis => format!("PT{}.{millis:03}S", duration.as_secs()),
+    }
+}
+
 /// Whole hours or minutes where possible, else seconds.
 fn iso_8601(secs: u64) -> String {
     match secs {
@@ -277,5 +296,6 @@ mod tests {
     #[test]
     fn durations_are_iso_8601() {
         assert_eq!([0, 90, 1800, 7200].map(iso_8601), ["PT0S", "PT90S", "PT30M", "PT2H"]);
+        assert_eq!(duration(Duration::from_millis(1050)), "PT1.050S");
     }
 }

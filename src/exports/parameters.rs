@@ -1,12 +1,15 @@
 //! What of a dataset is wanted: one shape for each dataset, the same for every vendor. The structs are the JSON of
 //! `parameters`; [`Parameters`] is their checked form.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Ref, RefOr, Schema, schema::AnyOfBuilder},
+};
 
 use super::{
     fields::Selection,
@@ -425,22 +428,37 @@ pub struct Events {
     pub details: bool,
 }
 
-/// `parameters` in JSON; `dataset` says which.
-#[derive(Debug, ToSchema)]
-#[schema(as = Parameters)]
-#[serde(untagged)]
-pub enum ParametersBody {
-    AudienceMembers(AudienceMembers),
-    UserProfiles(UserProfiles),
-    RawEvents(RawEvents),
-    Report(Report),
-    MetricSeries(MetricSeries),
-    Suppressions(Suppressions),
-    Audiences(Audiences),
-    Dashboards(Dashboards),
-    Messages(Messages),
-    Events(Events),
-    EventRules(EventRules),
+/// `parameters` in JSON; `dataset` says which. Only its schema is used: the shapes overlap, so it is any of them.
+#[derive(Debug)]
+pub struct ParametersBody;
+
+macro_rules! any_of {
+    ($($shape:ident)*) => {
+        impl utoipa::PartialSchema for ParametersBody {
+            fn schema() -> RefOr<Schema> {
+                let any_of = AnyOfBuilder::new().description(Some("The shape depends on `dataset`."));
+                $(let any_of = any_of.item(Ref::from_schema_name(stringify!($shape)));)*
+                any_of.into()
+            }
+        }
+
+        impl ToSchema for ParametersBody {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed("Parameters")
+            }
+
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                $(
+                    schemas.push(($shape::name().into_owned(), <$shape as utoipa::PartialSchema>::schema()));
+                    $shape::schemas(schemas);
+                )*
+            }
+        }
+    };
+}
+
+any_of! {
+    AudienceMembers UserProfiles RawEvents Report MetricSeries Suppressions Audiences Dashboards Messages Events EventRules
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]

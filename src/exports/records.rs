@@ -28,7 +28,8 @@ pub enum Framing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
     pub delimiter: Delimiter,
-    /// Takes the meaning from the character after it, inside quotes.
+    /// Takes the meaning from the character after it, inside quotes. A backslash together with `double_quote` means that
+    /// nobody knows which of the two the vendor writes: the text is looked at.
     pub escape: Option<u8>,
     /// Whether `""` inside quotes is one quote.
     pub double_quote: bool,
@@ -38,6 +39,8 @@ pub struct Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delimiter {
     Comma,
+    /// A tab, in text that quotes nothing: a quote is a character like others.
+    Tab,
     /// A tab if the first line has one, else a comma.
     TabOrComma,
 }
@@ -63,6 +66,9 @@ pub trait Records: Send + Sync {
 
     /// Reads one file, or one member of an archive, from its first record on.
     fn member<'r>(&'r self, tag: &'r str) -> Box<dyn Member + 'r>;
+
+    /// Told of each JSON document before its records are read: what it holds beside them.
+    fn document(&self, _head: &Value) {}
 
     /// What a caller should know, after all was read.
     fn warnings(&self) -> Vec<String> {

@@ -13,6 +13,7 @@ use super::{fields::Selection, parameters::Interval, user::UserRow};
 
 /// One unified record.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub enum Row<'a> {
     User(UserRow<'a>),
     Event(EventRow<'a>),

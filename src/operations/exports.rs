@@ -11,7 +11,7 @@ use crate::{
         problem::{Code, FieldError, Problem},
         record::{AttemptRecord, ConnectionRecord, EventRecord, ExportRecord, FileRecord},
         request::{Coalesce, Dataset, ExportRequest, SubmitExport},
-        state::{Event, State},
+        state::{Event, Phase, State},
     },
     ids::ExportId,
     store,
@@ -39,6 +39,8 @@ pub struct Submission {
 pub struct ExportWithFiles {
     pub export: ExportRecord,
     pub files: Vec<FileRecord>,
+    /// While it waits for a slot: its place among those that wait for the same, from 1.
+    pub queue_position: Option<i64>,
 }
 
 /// Filters of a list, newest first.
@@ -208,9 +210,19 @@ async fn with_files(gateway: &Gateway, exports: Vec<ExportRecord>) -> Result<Vec
             files.entry(file.export_id).or_default().push(file);
         }
     }
+    let waiting: Vec<_> = exports
+        .iter()
+        .filter(|export| export.phase == Some(Phase::WaitingForSlot))
+        .map(|export| export.export_id)
+        .collect();
+    let mut positions = BTreeMap::new();
+    if !waiting.is_empty() {
+        positions.extend(store::slots::queue_positions(&gateway.db, &waiting).await?);
+    }
     let own = |export: ExportRecord| {
         let files = files.remove(&export.export_id).unwrap_or_default();
-        ExportWithFiles { export, files }
+        let queue_position = positions.remove(&export.export_id);
+        ExportWithFiles { export, files, queue_position }
     };
     Ok(exports.into_iter().map(own).collect())
 }

@@ -3,11 +3,12 @@
 
 pub mod accounts;
 pub mod callbacks;
+pub mod catalog;
 pub mod connections;
 pub mod exports;
 pub mod files;
 pub mod health;
-mod shared;
+pub mod shared;
 pub mod vendors;
 
 use glob::Pattern;

@@ -18,11 +18,15 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use zip::result::ZipError;
 
-use super::{Error, Limits};
+use super::{Error, Limits, text::Utf16};
 
 /// Read from disk and handed to the line splitter in pieces of this size.
 const BUFFER: usize = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Little-endian. No UTF-8 begins so.
+const UTF_16_MARK: &[u8] = b"\xff\xfe";
+/// Bytes looked at before a member is read: its kind, its marks, and what stands between the cells of a first line.
+const HEAD: u64 = 8 * 1024;
 
 /// What a file is, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +162,9 @@ impl<'a> Unpacker<'a> {
         if is_packed && matches!(Kind::of(&head), Kind::Zip | Kind::Gzip) {
             return Err(Error::limit(format!("{place}: an archive within an archive")));
         }
+        if let Some(text) = head.strip_prefix(UTF_16_MARK) {
+            return visit(place, &mut BufReader::with_capacity(BUFFER, Utf16::new(text.chain(guarded), place)));
+        }
         let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head);
         visit(place, &mut BufReader::with_capacity(BUFFER, text.chain(guarded)))
     }
@@ -165,8 +172,8 @@ impl<'a> Unpacker<'a> {
 
 /// The first bytes, enough to tell what it is.
 fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(4);
-    reader.take(4).read_to_end(&mut head)?;
+    let mut head = Vec::new();
+    reader.take(HEAD).read_to_end(&mut head)?;
     Ok(head)
 }
 

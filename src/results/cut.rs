@@ -13,6 +13,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{
     Error, Limits,
     archive::{Place, reading},
+    text::EitherQuote,
 };
 use crate::exports::records::{BadRecord, Delimiter, Dialect, Record};
 
@@ -78,7 +79,7 @@ pub fn lines(place: Place, member: &mut dyn BufRead, limits: &Limits, each: &mut
     }
 }
 
-/// Rows of delimited text. A byte-order mark is passed over; UTF-16 is not read.
+/// Rows of delimited text. A byte-order mark is passed over.
 pub fn delimited(
     place: Place,
     member: &mut dyn BufRead,
@@ -88,13 +89,23 @@ pub fn delimited(
 ) -> Result<(), Error> {
     let delimiter = delimiter(place, member, dialect.delimiter)?;
     let leash = Leash::new(limits.max_record_bytes);
-    let mut rows = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .escape(dialect.escape)
-        .double_quote(dialect.double_quote)
-        .from_reader(leash.hold(member));
+    let mut reader = csv::ReaderBuilder::new();
+    reader.has_headers(false).flexible(true).delimiter(delimiter).double_quote(dialect.double_quote);
+    reader.quoting(dialect.delimiter != Delimiter::Tab);
+    let held = leash.hold(member);
+    if dialect.escape == Some(b'\\') && dialect.double_quote {
+        return each_row(place, reader.from_reader(EitherQuote::new(held)), &leash, limits, each);
+    }
+    each_row(place, reader.escape(dialect.escape).from_reader(held), &leash, limits, each)
+}
+
+fn each_row(
+    place: Place,
+    mut rows: csv::Reader<impl Read>,
+    leash: &Leash,
+    limits: &Limits,
+    each: &mut Each<'_>,
+) -> Result<(), Error> {
     let mut row = csv::ByteRecord::new();
     loop {
         leash.loosen();
@@ -126,6 +137,7 @@ fn delimiter(place: Place, member: &mut dyn BufRead, wanted: Delimiter) -> Resul
     let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let first_line = start[mark..].split(|byte| *byte == b'\n').next().unwrap_or_default();
     let delimiter = match wanted {
+        Delimiter::Tab => b'\t',
         Delimiter::TabOrComma if first_line.contains(&b'\t') => b'\t',
         Delimiter::TabOrComma | Delimiter::Comma => b',',
     };
@@ -435,11 +447,28 @@ mod tests {
     }
 
     #[test]
+    fn where_either_escape_may_be_used_the_text_tells_which() {
+        let either = Dialect { double_quote: true, ..BACKSLASH };
+        let doubled = rows("\"a \"\"b\"\"\",\"C:\\dir\\\",\n\"1\n2\",,x\n", either, &Limits::default()).unwrap();
+        assert_eq!(doubled, [["a \"b\"", "C:\\dir\\", ""], ["1\n2", "", "x"]]);
+        let escaped = rows("\"a \\\"b\\\", c\",\"C:\\\\\"\n", either, &Limits::default()).unwrap();
+        assert_eq!(escaped, [["a \"b\", c", "C:\\"]]);
+    }
+
+    #[test]
     fn a_tab_in_the_first_line_beats_commas() {
         let dialect = Dialect { delimiter: Delimiter::TabOrComma, escape: None, double_quote: true };
         let tab = rows("id\tname, full\n1\t\"a\"\"b\"\n", dialect, &Limits::default()).unwrap();
         assert_eq!(tab, [["id", "name, full"], ["1", "a\"b"]]);
         assert_eq!(rows("id,name\n1,\ta\n", dialect, &Limits::default()).unwrap(), [["id", "name"], ["1", "\ta"]]);
+    }
+
+    #[test]
+    fn text_that_quotes_nothing_may_hold_quotes() {
+        let dialect = Dialect { delimiter: Delimiter::Tab, escape: None, double_quote: false };
+        let text = "\u{feff}id\tname\n1\t\"open\r\n\t\"a\" b, c\n";
+        let rows = rows(text, dialect, &Limits::default()).unwrap();
+        assert_eq!(rows, [["id", "name"], ["1", "\"open"], ["", "\"a\" b, c"]]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod convert;
 mod cut;
 pub mod spool;
 pub mod storage;
+mod text;
 
 use std::{
     io,

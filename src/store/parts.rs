@@ -35,7 +35,7 @@ pub struct PartFile {
     pub compression: String,
     pub bytes: u64,
     pub records: Option<u64>,
-    /// In lower-case hexadecimal.
+    /// In Base64.
     pub sha256: String,
     /// Bytes as received from the vendor.
     pub received: u64,

@@ -62,6 +62,27 @@ pub async fn is_shared(
     .await
 }
 
+/// How many slots of the connection are taken.
+pub async fn taken(db: impl PgExecutor<'_>, connection: ConnectionId) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select count(*) from vendor_slot where connection_id = $1").bind(connection).fetch_one(db).await
+}
+
+/// How many exports stand before each of these that waits for a slot, itself included: those of its connection that
+/// wait for the same thing and were accepted earlier.
+pub async fn queue_positions(db: impl PgExecutor<'_>, exports: &[ExportId]) -> sqlx::Result<Vec<(ExportId, i64)>> {
+    let ids: Vec<uuid::Uuid> = exports.iter().map(|id| id.0).collect();
+    sqlx::query_as(
+        "select e.export_id, count(*) from export e join export o \
+         on o.connection_id = e.connection_id and o.export_id <= e.export_id and o.finished_at is null \
+         and o.phase = 'waiting_for_slot' \
+         and (e.waiting_reason <> 'vendor_exclusive' or o.exclusive_key = e.exclusive_key) \
+         where e.export_id = any($1) and e.phase = 'waiting_for_slot' group by e.export_id",
+    )
+    .bind(ids)
+    .fetch_all(db)
+    .await
+}
+
 /// Takes a slot; a second time is fine.
 pub async fn take(
     db: impl PgExecutor<'_>,

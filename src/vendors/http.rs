@@ -10,7 +10,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{
@@ -27,8 +30,6 @@ use crate::exports::problem::Code;
 
 /// The largest API answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// The same for a call with headers of the adapter's own: a day of raw data can have thousands of long links.
-const MAX_OWN_ANSWER: usize = 16 * 1024 * 1024;
 /// Of a file answer that is an error, only this much is read, in bytes.
 const MAX_FILE_ERROR: usize = 16 * 1024;
 const MAX_REDIRECTS: usize = 5;
@@ -78,18 +79,31 @@ pub struct Call<'a> {
     pub when_lost: Next,
 }
 
+impl Call<'_> {
+    fn own(self) -> Result<OwnCall, VendorError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(AUTHORIZATION, bearer(self.bearer)?);
+        if self.body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let Self { action, method, url, when_lost, .. } = self;
+        Ok(OwnCall { action, method, url, headers, body: self.body.map(|body| body.to_string().into()), when_lost })
+    }
+}
+
 /// The answer of an API call, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// At most 1 MiB, of [`Http::call_own`] 16 MiB.
+    /// At most 1 MiB.
     pub body: Bytes,
 }
 
 /// An API call whose headers are the adapter's own, for vendors that take their credentials in other ways than
-/// [`Call`] sends them. Redirects are followed only within the same origin, and only by a GET.
-pub struct OwnCall<'a> {
+/// [`Call`] sends them.
+pub struct OwnCall {
     /// For [`Exchange::action`].
     pub action: &'static str,
     pub method: Method,
@@ -97,7 +111,7 @@ pub struct OwnCall<'a> {
     pub url: Url,
     /// Mark those that hold a credential as sensitive.
     pub headers: HeaderMap,
-    pub body: Option<&'a SecretString>,
+    pub body: Option<SecretString>,
     /// What to do when the request was sent but no answer came: [`TRY_AGAIN`] where a repeat does no harm.
     pub when_lost: Next,
 }
@@ -118,6 +132,16 @@ pub struct FileAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     response: Response,
+}
+
+/// A file answer whose beginning has been read.
+pub struct Peeked {
+    /// At most as many bytes as were asked for.
+    pub beginning: Bytes,
+    /// There is nothing after the beginning.
+    pub is_whole: bool,
+    length: Option<u64>,
+    rest: BoxStream<'static, Result<Bytes, VendorError>>,
 }
 
 impl Http {
@@ -151,112 +175,51 @@ impl Http {
         &self.0.policy
     }
 
-    /// Makes an API call. Redirects are followed only within the same origin, since the call carries a credential; a
-    /// POST only where the redirect keeps the method.
+    /// Makes an API call and reads the whole answer. Redirects are followed only within the same origin, since the call
+    /// carries a credential; a POST only where the redirect keeps the method.
     ///
     /// # Errors
     /// When there is no answer, or none that can be read.
     pub async fn call(&self, call: Call<'_>, exchanges: &Exchanges) -> Result<Answer, VendorError> {
-        let mut url = call.url.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let attempt = Attempt::new(call.action, call.method.as_str(), format!("{}{}", host(&url), url.path()));
-            let answer = match self.call_once(&call, url.clone()).await {
-                Ok(answer) => answer,
-                Err(error) => return Err(attempt.failed(exchanges, error)),
-            };
-            attempt.answered(exchanges, answer.status);
-            let Some(target) = redirect(answer.status, &answer.headers, &url) else { return Ok(answer) };
-            let refused = |error: VendorError| {
-                exchanges.decide(error.message.clone());
-                error.with_http_status(answer.status.as_u16())
-            };
-            let target = target.map_err(refused)?;
-            self.0.policy.check_url(&target).map_err(|error| refused(blocked(&error)))?;
-            if target.origin() != url.origin() {
-                let host = host(&target);
-                return Err(refused(VendorError::new(
-                    Code::EgressBlocked,
-                    Next::GiveUp,
-                    format!("the vendor's API redirected to another address ({}://{host})", target.scheme()),
-                )));
-            }
-            let keeps_method = matches!(answer.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-            if call.method != Method::GET && !keeps_method {
-                return Err(refused(VendorError::new(
-                    Code::VendorRejectedRequest,
-                    Next::GiveUp,
-                    "the vendor redirected the request in a way that would change it; check the base URL",
-                )));
-            }
-            exchanges.decide("followed the redirect");
-            url = target;
-        }
-        Err(too_many_redirects())
+        self.call_own(call.own()?, exchanges).await
     }
 
-    async fn call_once(&self, call: &Call<'_>, url: Url) -> Result<Answer, VendorError> {
-        self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
-        let mut request = self
-            .0
-            .client
-            .request(call.method.clone(), url)
-            .timeout(self.0.call_timeout)
-            .header(ACCEPT, "application/json")
-            .header(ACCEPT_ENCODING, "identity")
-            .header(AUTHORIZATION, bearer(call.bearer)?);
-        if let Some(body) = call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
-        }
-        let mut response = request.send().await.map_err(|error| transport(error, call.when_lost))?;
-        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        match read_up_to(&mut response, MAX_ANSWER).await {
-            Ok((body, false)) => Ok(Answer { status, headers, body }),
-            // Of a failure the status says enough.
-            Ok((body, true)) if !status.is_success() => Ok(Answer { status, headers, body }),
-            Err(_) if !status.is_success() => Ok(Answer { status, headers, body: Bytes::new() }),
-            Ok(_) => Err(VendorError::new(
-                Code::VendorMalformedData,
-                if call.when_lost == Next::OutcomeUnknown { Next::GiveUp } else { call.when_lost },
-                "the vendor's answer is far larger than documented",
-            )
-            .with_http_status(status.as_u16())),
-            Err(error) => Err(transport(error, call.when_lost).with_http_status(status.as_u16())),
-        }
-    }
-
-    /// Makes an API call with headers of the adapter's own and reads the whole answer, at most 16 MiB.
-    ///
-    /// # Errors
-    /// As [`Http::call`].
-    pub async fn call_own(&self, call: OwnCall<'_>, exchanges: &Exchanges) -> Result<Answer, VendorError> {
-        let (timeout, when_lost) = (self.0.call_timeout, call.when_lost);
-        let read = async {
-            let FileAnswer { status, headers, mut response } = self.stream_own(call, exchanges).await?;
-            let (code, message) = match read_up_to(&mut response, MAX_OWN_ANSWER).await {
-                Ok((body, false)) => return Ok(Answer { status, headers, body }),
-                Ok((body, true)) if !status.is_success() => return Ok(Answer { status, headers, body }),
-                Err(_) if !status.is_success() => return Ok(Answer { status, headers, body: Bytes::new() }),
-                Err(error) => return Err(transport(error, when_lost).with_http_status(status.as_u16())),
-                Ok(_) => (Code::VendorMalformedData, "the vendor's answer is far larger than documented"),
-            };
-            Err(VendorError::new(code, when_lost, message).with_http_status(status.as_u16()))
-        };
-        let answer = tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| {
-            Err(VendorError::new(Code::VendorUnavailable, when_lost, "the vendor did not answer in time"))
-        });
-        answer.inspect_err(|error| exchanges.decide(error.message.clone()))
-    }
-
-    /// Makes an API call with headers of the adapter's own; the answer's body is left to be streamed, so it may be of
-    /// any size.
+    /// As [`Http::call`], but the answer's body is left to be streamed, so it may be of any size.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn stream_own(&self, call: OwnCall<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+    pub async fn stream(&self, call: Call<'_>, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+        self.stream_own(call.own()?, exchanges).await
+    }
+
+    /// As [`Http::call`], with headers of the adapter's own.
+    ///
+    /// # Errors
+    /// As [`Http::call`].
+    pub async fn call_own(&self, call: OwnCall, exchanges: &Exchanges) -> Result<Answer, VendorError> {
+        let answer = self.exchange(&call, Some(self.0.call_timeout), exchanges).await?;
+        let read = answer.read_within(MAX_ANSWER, call.when_lost).await;
+        read.inspect_err(|error| exchanges.decide(error.message.clone()))
+    }
+
+    /// As [`Http::stream`], with headers of the adapter's own.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn stream_own(&self, call: OwnCall, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+        self.exchange(&call, None, exchanges).await
+    }
+
+    async fn exchange(
+        &self,
+        call: &OwnCall,
+        timeout: Option<Duration>,
+        exchanges: &Exchanges,
+    ) -> Result<FileAnswer, VendorError> {
         let mut url = call.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let attempt = Attempt::new(call.action, call.method.as_str(), format!("{}{}", host(&url), url.path()));
-            let mut response = match self.send_own(&call, url.clone()).await {
+            let mut response = match self.send(call, url.clone(), timeout).await {
                 Ok(response) => response,
                 Err(error) => return Err(attempt.failed(exchanges, error)),
             };
@@ -266,13 +229,7 @@ impl Http {
                 let headers = std::mem::take(response.headers_mut());
                 return Ok(FileAnswer { status, headers, response });
             };
-            let target = target.and_then(|target| {
-                if target.origin() == url.origin() && call.method == Method::GET {
-                    return Ok(target);
-                }
-                let message = format!("the vendor's API redirected to another address ({})", host(&target));
-                Err(VendorError::new(Code::EgressBlocked, Next::GiveUp, message))
-            });
+            let target = target.and_then(|target| self.permitted(call, status, &url, target));
             url = target.map_err(|error| {
                 exchanges.decide(error.message.clone());
                 error.with_http_status(status.as_u16())
@@ -282,7 +239,23 @@ impl Http {
         Err(too_many_redirects())
     }
 
-    async fn send_own(&self, call: &OwnCall<'_>, url: Url) -> Result<Response, VendorError> {
+    /// Where a call that carries a credential may be redirected to.
+    fn permitted(&self, call: &OwnCall, status: StatusCode, from: &Url, target: Url) -> Result<Url, VendorError> {
+        self.0.policy.check_url(&target).map_err(|error| blocked(&error))?;
+        if target.origin() != from.origin() {
+            let host = host(&target);
+            let message = format!("the vendor's API redirected to another address ({}://{host})", target.scheme());
+            return Err(VendorError::new(Code::EgressBlocked, Next::GiveUp, message));
+        }
+        let keeps_method = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        if call.method != Method::GET && !keeps_method {
+            let message = "the vendor redirected the request in a way that would change it; check the base URL";
+            return Err(VendorError::new(Code::VendorRejectedRequest, Next::GiveUp, message));
+        }
+        Ok(target)
+    }
+
+    async fn send(&self, call: &OwnCall, url: Url, timeout: Option<Duration>) -> Result<Response, VendorError> {
         self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
         let mut request = self
             .0
@@ -290,10 +263,19 @@ impl Http {
             .request(call.method.clone(), url)
             .header(ACCEPT_ENCODING, "identity")
             .headers(call.headers.clone());
-        if let Some(body) = call.body {
+        if let Some(timeout) = timeout {
+            request = request.timeout(timeout);
+        }
+        if let Some(body) = &call.body {
             request = request.body(body.expose_secret().to_owned());
         }
         request.send().await.map_err(|error| transport(error, call.when_lost))
+    }
+
+    /// The client itself, for libraries that make calls of their own. Names are resolved under the policy; addresses
+    /// written as numbers must be held against [`Http::policy`] by whoever calls.
+    pub fn client(&self) -> &Client {
+        &self.0.client
     }
 
     /// Opens a file. Up to five redirects are followed, to any host the policy lets through, never from https to http.
@@ -384,12 +366,73 @@ impl FileAnswer {
         kind.trim_start().to_ascii_lowercase().starts_with("text/html")
     }
 
+    /// Reads up to `limit` bytes of the body, to see what it is; nothing is lost for [`Peeked::into_download`].
+    ///
+    /// # Errors
+    /// When the connection breaks before that.
+    pub async fn peek(mut self, limit: usize) -> Result<Peeked, VendorError> {
+        let length = self.response.content_length();
+        let mut read = BytesMut::new();
+        let is_whole = loop {
+            match self.response.chunk().await.map_err(|error| transport(error, TRY_AGAIN))? {
+                None => break true,
+                Some(chunk) => read.extend_from_slice(&chunk),
+            }
+            if read.len() > limit {
+                break false;
+            }
+        };
+        let beginning = read.split_to(read.len().min(limit)).freeze();
+        // What came with the chunk that went over the limit.
+        let over = read.freeze();
+        let rest = self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN));
+        let rest = stream::iter((!over.is_empty()).then_some(Ok(over))).chain(rest).boxed();
+        Ok(Peeked { beginning, is_whole, length, rest })
+    }
+
+    /// Reads the whole body, which must not be larger than `limit` bytes. Of a failure the status says enough, so its
+    /// body may be cut.
+    ///
+    /// # Errors
+    /// When the body cannot be read.
+    pub async fn read(self, limit: usize) -> Result<Answer, VendorError> {
+        self.read_within(limit, TRY_AGAIN).await
+    }
+
+    async fn read_within(mut self, limit: usize, when_lost: Next) -> Result<Answer, VendorError> {
+        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
+        match read_up_to(&mut self.response, limit).await {
+            Ok((body, false)) => Ok(Answer { status, headers, body }),
+            Ok((body, true)) if !status.is_success() => Ok(Answer { status, headers, body }),
+            Err(_) if !status.is_success() => Ok(Answer { status, headers, body: Bytes::new() }),
+            Ok(_) => {
+                let next = if when_lost == Next::OutcomeUnknown { Next::GiveUp } else { when_lost };
+                let message = "the vendor's answer is far larger than documented";
+                Err(VendorError::new(Code::VendorMalformedData, next, message).with_http_status(status.as_u16()))
+            }
+            Err(error) => Err(transport(error, when_lost).with_http_status(status.as_u16())),
+        }
+    }
+
     /// The file's bytes. A cut is an error of the stream that asks for another try.
     pub fn into_download(self) -> Download {
         Download {
             length: self.response.content_length(),
             body: self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN)).boxed(),
         }
+    }
+}
+
+impl Peeked {
+    /// The beginning of a text, without what may stand before its first character.
+    pub fn text(&self) -> &[u8] {
+        self.beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.beginning).trim_ascii_start()
+    }
+
+    /// All of the bytes, the beginning too.
+    pub fn into_download(self) -> Download {
+        let beginning = stream::iter([Ok(self.beginning)]);
+        Download { length: self.length, body: beginning.chain(self.rest).boxed() }
     }
 }
 
@@ -492,6 +535,7 @@ async fn read_up_to(response: &mut Response, limit: usize) -> reqwest::Result<(B
 }
 
 /// An exchange under way.
+#[derive(Clone)]
 struct Attempt {
     started: Instant,
     exchange: Exchange,

@@ -170,6 +170,24 @@ async fn a_cut_or_silent_file_asks_for_another_try() {
 }
 
 #[tokio::test]
+async fn looking_at_the_beginning_loses_nothing() {
+    let text = "0123456789".repeat(10_000);
+    for (limit, is_whole) in [(0, false), (7, false), (99_999, false), (100_000, true), (1_000_000, true)] {
+        let server = Scripted::start(vec![reply(200, &[], &text)]).await;
+        let peeked = open(server.url.clone(), &Exchanges::default()).await.unwrap().peek(limit).await.unwrap();
+        assert_eq!((peeked.beginning.len(), peeked.is_whole), (limit.min(text.len()), is_whole));
+        let download = peeked.into_download();
+        assert_eq!(download.length, Some(100_000));
+        assert_eq!(download.body.try_collect::<Vec<_>>().await.unwrap().concat(), text.as_bytes(), "{limit}");
+    }
+    let server = Scripted::start(vec![cut(200, "abc"), cut(200, "abc")]).await;
+    let peeked = open(server.url.clone(), &Exchanges::default()).await.unwrap().peek(10).await;
+    assert_eq!(peeked.err().unwrap().next, TRY_AGAIN);
+    let download = open(server.url.clone(), &Exchanges::default()).await.unwrap().peek(2).await.unwrap();
+    assert_eq!(download.into_download().body.try_collect::<Vec<_>>().await.unwrap_err().next, TRY_AGAIN);
+}
+
+#[tokio::test]
 async fn a_file_follows_redirects_but_leaves_the_credential_at_home() {
     let store = Scripted::start(vec![reply(200, &[], "abc")]).await;
     let home = Scripted::start(vec![
@@ -217,4 +235,37 @@ fn retry_after_is_seconds_or_a_date_within_reason() {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
         assert_eq!(retry_after(&headers, now).map(|pause| pause.as_secs()), secs, "{text}");
     }
+}
+
+async fn stream(base: &Url, exchanges: &Exchanges) -> Result<FileAnswer, VendorError> {
+    let mut url = below(base, "/things");
+    url.set_query(Some("token=secret"));
+    let (key, when_lost) = (key(), TRY_AGAIN);
+    let call = Call { action: "poll", method: Method::GET, url, bearer: &key, body: None, when_lost };
+    http().stream(call, exchanges).await
+}
+
+#[tokio::test]
+async fn a_streamed_answer_may_be_larger_than_a_call_reads() {
+    let large = "x".repeat(MAX_ANSWER + 1);
+    let server = Scripted::start(vec![
+        reply(302, &[("location", "/moved")], ""),
+        reply(200, &[], &large),
+        reply(200, &[], &large),
+        reply(500, &[], &large),
+        reply(302, &[("location", "http://127.0.0.2/")], ""),
+    ])
+    .await;
+    let exchanges = Exchanges::default();
+    let body = stream(&server.url, &exchanges).await.unwrap().into_download().body;
+    assert_eq!(body.try_collect::<Vec<_>>().await.unwrap().concat().len(), large.len());
+    let seen = &server.seen()[1];
+    assert_eq!((seen.line.as_str(), seen.headers["authorization"].as_str()), ("GET /moved", "Bearer key-of-test"));
+    assert!(exchanges.take()[0].target.ends_with("/things"), "no query");
+
+    let error = stream(&server.url, &exchanges).await.unwrap().read(MAX_ANSWER).await.unwrap_err();
+    assert_eq!((error.code, error.http_status), (Code::VendorMalformedData, Some(200)));
+    let failed = stream(&server.url, &exchanges).await.unwrap().read(10).await.unwrap();
+    assert_eq!((failed.status.as_u16(), failed.body.len()), (500, 10));
+    assert_eq!(stream(&server.url, &exchanges).await.err().unwrap().code, Code::EgressBlocked);
 }

@@ -34,7 +34,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use crate::exports::{
-    parameters::AudienceKind,
+    parameters::{AudienceKind, Window},
     problem::{Code, FieldError},
     records::Records,
     request::{Dataset, ExportRequest},
@@ -139,6 +139,8 @@ pub struct Plan {
     /// The calls that ask for data, in their order. Where they page or poll, the first of each kind.
     pub calls: Vec<PlannedCall>,
     pub work: Work,
+    /// The slices a window is cut into; none for datasets without a window.
+    pub windows: Vec<Window>,
     /// What the caller should know, e.g. columns that stay empty.
     pub warnings: Vec<String>,
 }
@@ -319,6 +321,11 @@ pub trait Vendor: Send + Sync {
         Vec::new()
     }
 
+    /// How many jobs of one connection may run at the vendor at the same time, where that is limited.
+    fn max_concurrent(&self) -> Option<u32> {
+        None
+    }
+
     /// A cheap call that shows whether address and credentials work. A missing permission is an error too.
     async fn check(&self, exchanges: &Exchanges) -> Result<(), VendorError>;
 
@@ -407,6 +414,12 @@ impl Exchanges {
         if let Some(last) = self.lock().last_mut() {
             last.decision = decision.into();
         }
+    }
+
+    /// Takes over what another collected.
+    pub fn append(&self, other: &Self) {
+        let others = other.take();
+        self.lock().extend(others);
     }
 
     /// Everything collected so far; leaves none behind.

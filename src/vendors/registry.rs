@@ -1,9 +1,9 @@
 //! The vendors Headgate knows: one line each.
 
-use super::{VendorSpec, braze, growingio_cdp};
+use super::{VendorSpec, braze, growingio, growingio_cdp};
 
 /// Every vendor.
-pub const VENDORS: &[&VendorSpec] = &[&braze::SPEC, &growingio_cdp::SPEC];
+pub const VENDORS: &[&VendorSpec] = &[&braze::SPEC, &growingio::SPEC, &growingio_cdp::SPEC];
 
 /// The vendor of that name.
 pub fn vendor(name: &str) -> Option<&'static VendorSpec> {

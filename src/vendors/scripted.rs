@@ -21,7 +21,10 @@ use super::{
     shared::Alone,
 };
 use crate::egress::EgressPolicy;
-use crate::exports::request::{Dataset, ExportRequest, Output};
+use crate::exports::{
+    records::{Delimiter, Dialect},
+    request::{Dataset, ExportRequest, Output},
+};
 
 /// What the server does with a request.
 pub enum Reply {
@@ -167,4 +170,24 @@ pub fn job(ticket: &Ticket, seen_ready: bool) -> Inquiry<'_> {
 pub fn part(part: &str) -> Inquiry<'_> {
     let now = Utc::now();
     Inquiry { of: Pending::Part(part), seen_ready: false, called_back: false, since: now, now }
+}
+
+/// The rows of a text, cut as its dialect says.
+pub fn rows(text: &str, dialect: Dialect) -> Vec<csv::ByteRecord> {
+    let tabs = match dialect.delimiter {
+        Delimiter::Comma => false,
+        Delimiter::Tab => true,
+        Delimiter::TabOrComma => text.lines().next().unwrap_or_default().contains('\t'),
+    };
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(if tabs { b'\t' } else { b',' })
+        .quoting(dialect.delimiter != Delimiter::Tab)
+        .escape(dialect.escape)
+        .double_quote(dialect.double_quote)
+        .from_reader(text.trim_start_matches('\u{feff}').as_bytes())
+        .into_byte_records()
+        .map(Result::unwrap)
+        .collect()
 }

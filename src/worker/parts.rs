@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -30,7 +31,7 @@ use crate::{
         engine::Release,
         parts::{LeavePart, PartFile, PendingPart, Tally},
     },
-    vendors::{DatasetSpec, Inquiry, Next, Pending, Progress, VendorData, VendorError, VendorFile},
+    vendors::{DatasetSpec, Exchanges, Inquiry, Next, Pending, Progress, VendorData, VendorError, VendorFile},
 };
 
 /// Parts of one export that a worker is busy with at once.
@@ -39,6 +40,7 @@ const AT_ONCE: usize = 4;
 const BATCH: i64 = 64;
 
 /// Everything the parts of one export share.
+#[derive(Clone, Copy)]
 pub struct Parts<'a> {
     pub step: &'a Step<'a>,
     pub account: &'a OpenAccount,
@@ -77,8 +79,8 @@ impl Parts<'_> {
     /// Asks for every part that is due; completes the export when none is left, else lets go until the next is due.
     pub async fn follow(&self) -> Result<(), Stop> {
         let (db, id) = (&self.step.worker.gateway.db, self.step.claimed.export.export_id);
-        let tally = store::parts::tally(db, id).await?;
-        self.step.hold.transfer().resume(&tally);
+        let before = store::parts::tally(db, id).await?;
+        self.step.hold.transfer().resume(&before);
         loop {
             let due = store::parts::pending(db, id, BATCH).await?;
             if due.is_empty() {
@@ -92,12 +94,16 @@ impl Parts<'_> {
         if tally.done == tally.total {
             return self.finish().await;
         }
-        self.let_go(&tally).await
+        self.let_go(&tally, tally.done > before.done).await
     }
 
-    async fn let_go(&self, tally: &Tally) -> Result<(), Stop> {
+    async fn let_go(&self, tally: &Tally, has_moved: bool) -> Result<(), Stop> {
         let export = &self.step.claimed.export;
-        if tally.failures == 0 && export.vendor_status == tally.vendor_status {
+        if has_moved {
+            let (db, id, claim) = self.place();
+            let (lease, moved) = (self.step.worker.settings.lease, self.step.hold.transfer().moved());
+            store::engine::renew_with_progress(db, id, claim, lease, moved).await?;
+        } else if tally.failures == 0 && export.vendor_status == tally.vendor_status {
             self.step.give_up_when_stalled(self.spec)?;
         }
         let release = Release {
@@ -116,14 +122,16 @@ impl Parts<'_> {
 
     /// Asks for one part; whatever is not the end of the export is written down with the part.
     async fn part(&self, part: PendingPart) -> Result<(), Stop> {
-        let setback = match self.ask(&part).await {
-            Ok(()) => return Ok(()),
-            Err(setback) => setback,
-        };
+        // What is said of the newest exchange must be about this part's.
+        let exchanges = Exchanges::default();
+        let step = Step { exchanges: &exchanges, ..*self.step };
+        let asked = Parts { step: &step, ..*self }.ask(&part).await;
+        self.step.exchanges.append(&exchanges);
+        let Err(setback) = asked else { return Ok(()) };
         let spacing = self.step.worker.settings.spacing;
         let failures = u32::try_from(part.failures).unwrap_or_default() + 1;
         match setback {
-            Setback::Stop(stop) => Err(stop),
+            Setback::Stop(end) => Err(end),
             Setback::Results(error) if error.fetch_again => {
                 let at_most = if error.code == Code::DeliveryFailed { MAX_FAILURES } else { MAX_FETCHES };
                 if failures >= at_most {
@@ -271,7 +279,7 @@ impl Parts<'_> {
             compression: file.compression.into(),
             bytes: file.bytes,
             records: file.records,
-            sha256: file.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: BASE64_STANDARD.encode(file.sha256),
             received: bytes,
         })
     }
@@ -353,10 +361,6 @@ fn same_files(before: &[VendorFile], after: &[VendorFile]) -> bool {
 }
 
 fn stored(file: &PartFile) -> Option<StoredFile> {
-    let mut sha256 = [0; 32];
-    for (index, byte) in sha256.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(file.sha256.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
     Some(StoredFile {
         file_id: file.file_id,
         name: file.name.clone(),
@@ -365,6 +369,6 @@ fn stored(file: &PartFile) -> Option<StoredFile> {
         compression: file.compression.clone().into(),
         bytes: file.bytes,
         records: file.records,
-        sha256,
+        sha256: BASE64_STANDARD.decode(&file.sha256).ok()?.try_into().ok()?,
     })
 }

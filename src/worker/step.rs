@@ -35,6 +35,7 @@ use crate::{
 const SLOT_FALLBACK: Duration = Duration::from_mins(1);
 
 /// Everything a step works with.
+#[derive(Clone, Copy)]
 pub struct Step<'a> {
     pub worker: &'a Worker,
     pub claimed: &'a ClaimedExport,

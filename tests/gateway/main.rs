@@ -1,6 +1,8 @@
 //! A whole gateway over HTTP, on a real Postgres and the vendors' sandbox: one module a subject, one link.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod braze;
+mod budgets;
 mod callbacks;
 mod conformance;
 mod connections;
@@ -16,6 +18,7 @@ mod openapi;
 mod problems;
 mod process;
 mod queue;
+mod raw_events;
 mod recorder;
 mod secrets;
 mod support;

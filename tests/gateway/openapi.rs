@@ -207,6 +207,14 @@ async fn every_documented_operation_answers_as_documented() {
     let credentials = json!({"credentials": account.body["credentials"]});
     auditor.call("rotate_credentials", &connection, |call| call.json(&credentials)).await;
     auditor.call("check_connection", &connection, as_is).await;
+    auditor.call("get_quota", &connection, as_is).await;
+    auditor.call("list_catalog", &[("name", account.name), ("kind", "audiences")], as_is).await;
+    auditor.call("list_catalog", &[("name", account.name), ("kind", "moods")], as_is).await;
+    let classic = gateway.connect("growingio").await;
+    let dashboards = [("name", classic.name), ("kind", "dashboards")];
+    let listed = auditor.call("list_catalog", &dashboards, as_is).await.json();
+    let dashboard = listed["data"][0]["id"].as_str().unwrap().to_owned();
+    auditor.call("list_dashboard", &[("name", classic.name), ("id", &dashboard)], as_is).await;
 
     let planned = auditor.call("submit_export", &[], |call| call.query(&[("validate_only", "true")]).json(&body)).await;
     assert_eq!(planned.json()["valid"], true);

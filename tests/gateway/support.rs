@@ -41,7 +41,7 @@ fn postgres() -> &'static Embedded {
 }
 
 /// An empty database of its own.
-async fn new_database() -> String {
+pub async fn new_database() -> String {
     let admin = tokio::task::spawn_blocking(|| postgres().url().to_owned()).await.unwrap();
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());
     let mut connection = PgConnection::connect(&admin).await.unwrap();

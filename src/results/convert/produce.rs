@@ -83,6 +83,9 @@ fn ndjson(
                 Framing::Delimited(dialect) => cut::delimited(place, bytes, dialect, &conversion.limits, &mut each),
                 Framing::Json { records } => {
                     let heads = heads.next().unwrap_or_default();
+                    for head in &heads {
+                        conversion.records.document(head);
+                    }
                     cut::elements(place, bytes, records, &heads, &conversion.limits, &mut each)
                 }
             }

@@ -60,6 +60,31 @@ const COMPANIONS: [(&str, &str); 4] = [
 /// The most names `custom_attributes_to_export` may hold.
 const MAX_CUSTOM_ATTRIBUTES: usize = 500;
 
+/// Names that the list of the global control group lacks.
+/// Source: `_docs/_api/endpoints/export/user_data/post_users_global_control_group.md`, "Fields to export".
+const NOT_OF_CONTROL_GROUP: [&str; 6] =
+    ["campaigns_received", "canvases_received", "cards_clicked", "email_subscribe", "push_subscribe", "push_tokens"];
+
+/// Where users are asked for: what may be named differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Segment,
+    ControlGroup,
+    /// By their ids.
+    Profiles,
+}
+
+impl Place {
+    fn knows(self, field: &str) -> bool {
+        self != Self::ControlGroup || !NOT_OF_CONTROL_GROUP.contains(&field)
+    }
+
+    /// Whether single custom attributes can be named; else all come and the unwanted are dropped here.
+    fn selects_attributes(self) -> bool {
+        self == Self::Segment
+    }
+}
+
 /// The column a Braze field feeds without a mapping.
 pub fn column_of(field: &str) -> Option<UserColumn> {
     Some(match field {
@@ -146,7 +171,8 @@ impl Sources {
 pub struct Ask {
     /// `fields_to_export`: in Braze's order, never empty, since Braze requires it.
     pub fields: Vec<&'static str>,
-    /// `custom_attributes_to_export`: empty together with the field `custom_attributes`, which would override it.
+    /// The custom attributes that are wanted, unless all are: `custom_attributes_to_export` of a segment, where it is
+    /// never named together with the field `custom_attributes`, which would override it.
     pub custom_attributes: BTreeSet<String>,
     /// The top-level fields the caller wants to see: without what was added for our own use.
     pub wanted: BTreeSet<&'static str>,
@@ -157,8 +183,14 @@ impl Ask {
     /// the fields the caller named. Otherwise `braze_id` always comes: it is the only key that tells users apart.
     ///
     /// # Errors
-    /// Activity that Braze does not have, or more custom attributes than Braze can select.
-    pub fn new(selection: &Selection, sources: &Sources, verbatim: bool) -> Result<Self, Vec<FieldError>> {
+    /// Activity that Braze does not have there, more custom attributes than Braze can select, or single ones in bytes
+    /// that nobody can narrow.
+    pub fn new(
+        selection: &Selection,
+        sources: &Sources,
+        verbatim: bool,
+        place: Place,
+    ) -> Result<Self, Vec<FieldError>> {
         let mut ask = Self::default();
         let mut fields = BTreeSet::new();
         let mut errors = Vec::new();
@@ -167,9 +199,9 @@ impl Ask {
                 Wanted::No => {}
                 Wanted::Members(members) if column == UserColumn::Activity => {
                     for member in members {
-                        match known(member).filter(|(name, _)| column_of(name).is_none()) {
+                        match known(member).filter(|(name, needed)| column_of(name).is_none() && place.knows(needed)) {
                             Some((name, needed)) => ask.take(&mut fields, name, needed),
-                            None => errors.push(unknown_activity(member)),
+                            None => errors.push(unknown_activity(member, place)),
                         }
                     }
                 }
@@ -186,6 +218,12 @@ impl Ask {
         }
         if fields.contains("custom_attributes") {
             ask.custom_attributes.clear();
+        } else if !place.selects_attributes() && !ask.custom_attributes.is_empty() {
+            if verbatim {
+                let detail = "here Braze sends all custom attributes or none; ask for `attributes`, or another format";
+                errors.push(FieldError::new("/parameters/fields", "not_supported", detail));
+            }
+            fields.insert("custom_attributes");
         } else if ask.custom_attributes.len() > MAX_CUSTOM_ATTRIBUTES {
             let detail =
                 format!("Braze selects at most {MAX_CUSTOM_ATTRIBUTES} custom attributes; ask for `attributes`");
@@ -194,7 +232,7 @@ impl Ask {
         if fields.is_empty() || !verbatim || selection.is_everything() {
             fields.insert("braze_id");
         }
-        ask.fields = FIELDS.into_iter().filter(|field| fields.contains(field)).collect();
+        ask.fields = FIELDS.into_iter().filter(|field| fields.contains(field) && place.knows(field)).collect();
         if errors.is_empty() { Ok(ask) } else { Err(errors) }
     }
 
@@ -242,12 +280,12 @@ impl Ask {
     }
 }
 
-fn unknown_activity(member: &str) -> FieldError {
-    let known: Vec<_> = FIELDS.into_iter().filter(|field| column_of(field).is_none()).collect();
+fn unknown_activity(member: &str, place: Place) -> FieldError {
+    let known: Vec<_> = FIELDS.into_iter().filter(|field| column_of(field).is_none() && place.knows(field)).collect();
     FieldError::new(
         "/parameters/fields",
         "unknown_field",
-        format!("Braze has no `activity.{member}`; it has {}", known.join(", ")),
+        format!("Braze has no `activity.{member}` here; it has {}", known.join(", ")),
     )
 }
 
@@ -258,7 +296,7 @@ mod tests {
     fn ask(fields: &[&str], mapping: &[(&str, &str)], verbatim: bool) -> Result<Ask, Vec<FieldError>> {
         let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
         let mapping = mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Ask::new(&Selection::parse(&fields).unwrap(), &Sources::read(&mapping).unwrap(), verbatim)
+        Ask::new(&Selection::parse(&fields).unwrap(), &Sources::read(&mapping).unwrap(), verbatim, Place::Segment)
     }
 
     #[test]
@@ -332,5 +370,33 @@ mod tests {
         assert_eq!(ask(&many, &[], false).unwrap_err()[0].code, "too_many");
         let mapping = Mapping::from([("email".to_owned(), "custom_attributes".to_owned())]);
         assert_eq!(Sources::read(&mapping).unwrap_err()[0].pointer, "/mapping/email");
+    }
+
+    fn asked(fields: &[&str], verbatim: bool, place: Place) -> Result<Ask, Vec<FieldError>> {
+        let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
+        Ask::new(&Selection::parse(&fields).unwrap(), &Sources::default(), verbatim, place)
+    }
+
+    #[test]
+    fn the_control_group_knows_27_names() {
+        let everything = asked(&[], false, Place::ControlGroup).unwrap();
+        assert_eq!(everything.fields.len(), 27);
+        assert!(!everything.fields.contains(&"push_tokens"));
+        for member in ["campaigns_received", "push_tokens", "email_opted_in_at"] {
+            let field = format!("activity.{member}");
+            assert_eq!(asked(&[&field], false, Place::ControlGroup).unwrap_err()[0].code, "unknown_field", "{member}");
+            assert!(asked(&[&field], false, Place::Segment).is_ok());
+        }
+    }
+
+    #[test]
+    fn where_single_attributes_cannot_be_named_all_are_asked_and_the_wanted_kept_in_mind() {
+        for place in [Place::ControlGroup, Place::Profiles] {
+            let ask = asked(&["attributes.plan"], false, place).unwrap();
+            assert_eq!(ask.fields, ["braze_id", "custom_attributes"]);
+            assert_eq!(ask.custom_attributes, BTreeSet::from(["plan".to_owned()]));
+            let errors = asked(&["attributes.plan"], true, place).unwrap_err();
+            assert_eq!((errors[0].pointer.as_str(), errors[0].code.as_str()), ("/parameters/fields", "not_supported"));
+        }
     }
 }

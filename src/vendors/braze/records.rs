@@ -3,10 +3,13 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
+use chrono::NaiveDate;
 use serde_json::value::RawValue;
 
-use super::fields::{Ask, Source, Sources, column_of};
+use super::{
+    fields::{Ask, Source, Sources, column_of},
+    times::{instant_or_day, spelled},
+};
 use crate::exports::{
     fields::{ColumnType, Selection, UserColumn, Wanted},
     records::{BadRecord, LineRecords},
@@ -132,7 +135,7 @@ fn find<'a>(source: &Source, members: &Members<'a>, custom: &Members<'a>) -> Opt
 fn column_text(column: UserColumn, value: &RawValue) -> Option<Cow<'_, str>> {
     let value = text(value)?;
     Some(match column.kind() {
-        ColumnType::Timestamp => timestamp(&value).map_or(value, Cow::Owned),
+        ColumnType::Timestamp => instant_or_day(&value).map(spelled).map_or(value, Cow::Owned),
         ColumnType::Date => date(&value).map_or(value, Cow::Owned),
         _ => value,
     })
@@ -157,21 +160,6 @@ fn aliases(value: &RawValue) -> Option<Identities<'_>> {
         }
     }
     Some(identities)
-}
-
-/// A time as RFC 3339 in UTC. One sample object of Braze spells times in three ways and a date in a fourth.
-fn timestamp(text: &str) -> Option<String> {
-    let time = DateTime::parse_from_rfc3339(text)
-        .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f %z"))
-        .map(|time| time.with_timezone(&Utc))
-        .ok()
-        .or_else(|| {
-            let plain = text.strip_suffix("UTC").unwrap_or(text).trim_end();
-            let time = NaiveDateTime::parse_from_str(plain, "%Y-%m-%d %H:%M:%S%.f").ok();
-            time.or_else(|| NaiveDate::parse_from_str(plain, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0))
-                .map(|time| time.and_utc())
-        })?;
-    Some(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 /// The day as written: a birthday does not move with a time zone.

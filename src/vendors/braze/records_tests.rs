@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::vendors::Mapping;
+use crate::vendors::{Mapping, braze::fields::Place};
 
 /// One user with every documented field, in the spellings of Braze's own sample.
 const SAMPLE: &str = r#"{
@@ -21,7 +21,7 @@ fn users(fields: &[&str], mapping: &[(&str, &str)]) -> BrazeUsers {
     let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
     let mapping: Mapping = mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let (selection, sources) = (Selection::parse(&fields).unwrap(), Sources::read(&mapping).unwrap());
-    let ask = Ask::new(&selection, &sources, false).unwrap();
+    let ask = Ask::new(&selection, &sources, false, Place::Segment).unwrap();
     BrazeUsers::new(selection, sources, ask)
 }
 

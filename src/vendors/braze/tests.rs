@@ -1,9 +1,19 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
-use crate::vendors::scripted::{Reply, Scripted, account, cut, job, members, reply};
+use crate::exports::request::{Dataset, Output};
+use crate::vendors::{
+    PlannedCall,
+    http::TRY_AGAIN,
+    scripted::{Reply, Scripted, account, cut, job, members, reply},
+};
 
-fn braze(base: &Url) -> Arc<dyn Vendor> {
+/// A web page instead of a file.
+const WEB_PAGE: Next = Next::TryAgain { after: None, at_most: Some(5) };
+
+pub fn braze(base: &Url) -> Arc<dyn Vendor> {
     connect(account(json!({ "base_url": base }), ("api_key", "key-of-test"), &[])).unwrap()
 }
 
@@ -27,7 +37,11 @@ fn settings_that_cannot_work_are_pointed_at() {
     };
     assert_eq!(refused(json!({})), ["/settings/base_url"]);
     assert_eq!(refused(json!({"base_url": "rest.iad-01.braze.com"})), ["/settings/base_url"]);
-    assert_eq!(refused(json!({"base_url": "https://x.test", "bucket": {"url": "s3://b"}})), ["/settings/bucket"]);
+    let bucket = |bucket| refused(json!({"base_url": "https://x.test", "bucket": bucket}));
+    assert_eq!(bucket(json!({"url": "ftp://b"})), ["/settings/bucket/url"]);
+    assert_eq!(bucket(json!({"url": "s3://id:secret@b"})), ["/settings/bucket/url"]);
+    assert_eq!(bucket(json!({"url": "s3://b", "endpoint": "file:///x"})), ["/settings/bucket/endpoint"]);
+    assert_eq!(bucket(json!({"url": "s3://b", "secret": "x"})), ["/settings/bucket/secret"]);
     assert_eq!(refused(json!({"base_url": "https://x.test", "region": "eu"})), ["/settings/region"]);
     let errors =
         connect(account(json!({"base_url": "https://x.test"}), ("token", "x"), &[("shoe", "x")])).err().unwrap();
@@ -36,15 +50,43 @@ fn settings_that_cannot_work_are_pointed_at() {
 }
 
 #[test]
-fn only_segments_are_exported() {
+fn a_buckets_credentials_come_in_a_pair() {
+    let settings = json!({"base_url": "https://x.test", "bucket": {"url": "s3://b"}});
+    let mut half = account(settings, ("api_key", "key-of-test"), &[]);
+    half.credentials.insert("bucket_access_key_id".to_owned(), "id".into());
+    let errors = connect(half).err().unwrap();
+    assert_eq!(
+        errors.iter().map(|error| error.pointer.as_str()).collect::<Vec<_>>(),
+        ["/credentials/bucket_secret_access_key"]
+    );
+}
+
+#[test]
+fn only_what_braze_has_is_planned() {
     let braze = braze(&Url::parse("https://rest.test").unwrap());
-    for audience in [json!({"kind": "tag", "id": "x"}), json!({"kind": "global_control_group"})] {
-        let errors = braze.plan(&members(&audience, &[])).unwrap_err();
-        assert_eq!(
-            (errors[0].pointer.as_str(), errors[0].code.as_str()),
-            ("/parameters/audience/kind", "not_supported")
-        );
-    }
+    let refused = |dataset, parameters| {
+        let request = ExportRequest::parse(dataset, &parameters, Output::default()).unwrap();
+        let errors = braze.plan(&request).unwrap_err();
+        (errors[0].pointer.clone(), errors[0].code.clone())
+    };
+    let not_supported = |pointer: &str| (pointer.to_owned(), "not_supported".to_owned());
+    let tag = json!({"audience": {"kind": "tag", "id": "x"}});
+    assert_eq!(refused(Dataset::AudienceMembers, tag), not_supported("/parameters/audience/kind"));
+    let refresh = json!({"audience": {"kind": "segment", "id": "x"}, "refresh": true});
+    assert_eq!(refused(Dataset::AudienceMembers, refresh), not_supported("/parameters/refresh"));
+    assert_eq!(refused(Dataset::Audiences, json!({"kind": "tag"})), not_supported("/parameters/kind"));
+}
+
+#[test]
+fn the_control_group_has_one_export_at_a_time_and_no_id() {
+    let plan = braze(&Url::parse("https://rest.test").unwrap())
+        .plan(&members(&json!({"kind": "global_control_group"}), &["user_id", "attributes.plan"]))
+        .unwrap();
+    assert_eq!(plan.work, Work::Job { exclusive_key: Some("global_control_group".into()), max_concurrent: 50 });
+    // Single attributes cannot be named there.
+    let body = json!({"fields_to_export": ["braze_id", "custom_attributes", "external_id"]});
+    let path = "/users/export/global_control_group".into();
+    assert_eq!(plan.calls, [PlannedCall { method: "POST", path, body: Some(body) }]);
 }
 
 #[test]
@@ -183,4 +225,10 @@ async fn a_check_lists_one_page_of_segments() {
     assert_eq!(braze.check(&exchanges).await.unwrap_err().code, Code::VendorCredentialsRejected);
     braze.check(&exchanges).await.unwrap();
     assert_eq!(api.lines(), ["GET /segments/list?page=0"; 3]);
+}
+
+pub fn with_bucket(base: &Url, folder: &std::path::Path) -> Arc<dyn Vendor> {
+    let url = Url::from_directory_path(folder).unwrap();
+    let settings = json!({ "base_url": base, "bucket": {"url": url} });
+    connect(account(settings, ("api_key", "key-of-test"), &[])).unwrap()
 }

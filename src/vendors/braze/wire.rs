@@ -3,24 +3,31 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use reqwest::{StatusCode, header::HeaderMap};
+use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::fields::Ask;
+use super::{
+    api::{self, is_used_up},
+    fields::Ask,
+    segment_export::Whom,
+};
 use crate::exports::problem::Code;
 use crate::vendors::{
     Next, Submitted, Ticket, VendorError,
-    http::{Answer, TRY_AGAIN, pause},
+    http::{Answer, TRY_AGAIN},
 };
 
 /// What a [`Ticket`] holds.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Link {
+#[serde(rename_all = "snake_case")]
+pub enum Handle {
     /// Grants access to the archive by itself.
-    pub url: String,
+    Url(String),
+    /// A folder in every key of the export's objects in the workspace's bucket.
+    ObjectPrefix(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,14 +37,17 @@ struct SegmentExport {
     url: Option<String>,
 }
 
-/// The body of `POST /users/export/segment`. `output_format` is left out: its default, `zip`, is what we want.
-pub fn segment_body(segment: &str, callback: Option<&Url>, ask: &Ask) -> Value {
-    let mut body = json!({ "segment_id": segment });
+/// The body that begins an export. `output_format` is left out: its default, `zip`, is what we want.
+pub fn export_body(whom: Whom<'_>, callback: Option<&Url>, ask: &Ask) -> Value {
+    let mut body = json!({});
+    if let Whom::Segment(segment) = whom {
+        body["segment_id"] = segment.into();
+    }
     if let Some(callback) = callback {
         body["callback_endpoint"] = callback.as_str().into();
     }
     body["fields_to_export"] = json!(ask.fields);
-    if !ask.custom_attributes.is_empty() {
+    if matches!(whom, Whom::Segment(_)) && !ask.custom_attributes.is_empty() {
         body["custom_attributes_to_export"] = json!(ask.custom_attributes);
     }
     body
@@ -46,10 +56,16 @@ pub fn segment_body(segment: &str, callback: Option<&Url>, ask: &Ask) -> Value {
 /// What Braze made of a submission.
 ///
 /// # Errors
-/// Everything but an accepted export with a link.
-pub fn submitted(answer: &Answer, key: &SecretString) -> Result<Submitted, VendorError> {
+/// Everything but an accepted export with something to follow it by: a link, or where the connection knows the
+/// workspace's bucket, the prefix of its objects.
+pub fn submitted(
+    answer: &Answer,
+    key: &SecretString,
+    permission: &str,
+    has_bucket: bool,
+) -> Result<Submitted, VendorError> {
     if !answer.status.is_success() {
-        return Err(refused(answer, key));
+        return Err(refused(answer, key, permission));
     }
     // The export may have begun, and an answer that breaks the contract once would do so again: repeating blindly could
     // begin one export after the other. So this ends the export, and a person decides.
@@ -62,23 +78,31 @@ pub fn submitted(answer: &Answer, key: &SecretString) -> Result<Submitted, Vendo
     let accepted = message.eq_ignore_ascii_case("success");
     let reference = read.object_prefix.filter(|prefix| !prefix.is_empty() && prefix.len() <= 255);
     match read.url.filter(|url| !url.is_empty()) {
-        Some(url) if accepted || message.is_empty() => {
-            let ticket = json!(Link { url }).to_string();
-            Ok(Submitted { ticket: Ticket(ticket.into()), reference })
-        }
+        Some(url) if accepted || message.is_empty() => Ok(Submitted { ticket: ticket(&Handle::Url(url)), reference }),
         // Taken during maintenance, to be worked on later, without a handle to follow it by. Whether it begins can only
         // be found out as after a lost answer. Source: `_docs/_api/errors.md`, older text.
         None if answer.status == StatusCode::ACCEPTED || message.eq_ignore_ascii_case("queued") => {
             Err(answer.error(Code::VendorUnavailable, Next::OutcomeUnknown, "Braze queued the request without a link"))
         }
+        None if accepted && has_bucket => match reference {
+            Some(prefix) => {
+                Ok(Submitted { ticket: ticket(&Handle::ObjectPrefix(prefix.clone())), reference: Some(prefix) })
+            }
+            None => Err(answer.error(
+                Code::VendorMalformedData,
+                Next::GiveUp,
+                "Braze's answer holds neither a link nor the prefix of the objects in the bucket",
+            )),
+        },
         None if accepted => {
             let prefix = reference.map(|prefix| format!(" under `{prefix}`")).unwrap_or_default();
             Err(answer.error(
                 Code::VendorRejectedRequest,
                 Next::GiveUp,
                 format!(
-                    "Braze gave no download link: the workspace exports to its own cloud storage{prefix}, which Headgate \
-                     cannot read yet. Remove the storage credentials from the Braze workspace to export by link"
+                    "Braze gave no download link: the workspace exports to its own cloud storage{prefix}. Set \
+                     `settings.bucket` and its credentials so that Headgate can read it there, or remove the storage \
+                     credentials from the Braze workspace to export by link"
                 ),
             ))
         }
@@ -95,16 +119,26 @@ pub fn submitted(answer: &Answer, key: &SecretString) -> Result<Submitted, Vendo
     }
 }
 
+fn ticket(handle: &Handle) -> Ticket {
+    Ticket(json!(handle).to_string().into())
+}
+
 /// A submission that was not accepted. Decided by status alone: Braze's texts are undocumented.
-fn refused(answer: &Answer, key: &SecretString) -> VendorError {
+fn refused(answer: &Answer, key: &SecretString, permission: &str) -> VendorError {
     let shown = answer.excerpt(key);
     let status = answer.status.as_u16();
     let (code, next, message) = match status {
-        401 | 403 => return credentials_error(answer, key),
+        401 | 403 => return credentials_error(answer, key, permission),
         429 => (
             Code::VendorUnavailable,
             Next::Wait { after: busy_pause(answer, Utc::now()) },
-            "Braze has no room for this export now: rate limit, or the segment is being exported already".to_owned(),
+            if is_used_up(&answer.headers) {
+                "Braze's rate limit is used up".to_owned()
+            } else {
+                "Braze has no room for this export now: it is being exported already, by whomever, or the company runs \
+                 as many exports as it may"
+                    .to_owned()
+            },
         ),
         // A 5xx says nothing about whether the export began, and Braze never replays a failed call. Finding out is
         // cheap: Braze refuses a second export of a busy segment.
@@ -123,13 +157,13 @@ fn refused(answer: &Answer, key: &SecretString) -> VendorError {
     answer.error(code, next, message)
 }
 
-fn credentials_error(answer: &Answer, key: &SecretString) -> VendorError {
+fn credentials_error(answer: &Answer, key: &SecretString, permission: &str) -> VendorError {
     let shown = answer.excerpt(key);
     if answer.status == StatusCode::UNAUTHORIZED {
         let message = format!("Braze rejected the API key; a key works only on its own instance: {shown}");
         return answer.error(Code::VendorCredentialsRejected, Next::GiveUp, message);
     }
-    let message = format!("the API key lacks the permission `users.export.segment`: {shown}");
+    let message = format!("the API key lacks the permission `{permission}`: {shown}");
     answer.error(Code::VendorPermissionDenied, Next::GiveUp, message)
 }
 
@@ -145,7 +179,7 @@ pub fn checked(answer: &Answer, key: &SecretString) -> Result<&'static str, Vend
         }
         // A wrong key or instance is 401. A key made for exports alone rightly lacks `segments.list`.
         403 => Ok("address and key work; the key may not list segments, which exports do not need"),
-        401 => Err(credentials_error(answer, key)),
+        401 => Err(credentials_error(answer, key, "segments.list")),
         429 => {
             let after = busy_pause(answer, Utc::now());
             Err(answer.error(Code::VendorUnavailable, Next::Wait { after }, "Braze's rate limit is used up"))
@@ -165,16 +199,7 @@ pub fn checked(answer: &Answer, key: &SecretString) -> Result<&'static str, Vend
 /// this segment is being exported, or the company runs 100 exports; the last two end when some export ends, and Braze
 /// does not say when, so the worker's own spacing applies.
 fn busy_pause(answer: &Answer, now: DateTime<Utc>) -> Option<Duration> {
-    answer.retry_after().or_else(|| rate_limit_reset(&answer.headers, now))
-}
-
-/// Until the rate limit starts anew, when it is used up. Source: `_docs/_api/api_limits.md`: epoch seconds.
-fn rate_limit_reset(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
-    if number("x-ratelimit-remaining")? > 0 {
-        return None;
-    }
-    Some(pause(number("x-ratelimit-reset")?.saturating_sub(now.timestamp())))
+    api::busy_pause(answer.retry_after(), &answer.headers, now)
 }
 
 #[cfg(test)]
@@ -196,20 +221,20 @@ mod tests {
     }
 
     fn submit(status: u16, body: &str) -> Result<Submitted, VendorError> {
-        submitted(&answer(status, body, &[]), &"key-of-test".into())
+        submitted(&answer(status, body, &[]), &"key-of-test".into(), "users.export.segment", false)
     }
 
     #[test]
     fn the_request_body_to_the_letter() {
         let mut ask = Ask { fields: vec!["braze_id", "email"], ..Ask::default() };
         assert_eq!(
-            segment_body("s-1", None, &ask).to_string(),
+            export_body(Whom::Segment("s-1"), None, &ask).to_string(),
             r#"{"segment_id":"s-1","fields_to_export":["braze_id","email"]}"#
         );
         ask.custom_attributes.extend(["plan".to_owned(), "b".to_owned()]);
         let callback = Url::parse("https://gate.test/callbacks/x").unwrap();
         assert_eq!(
-            segment_body("s-1", Some(&callback), &ask).to_string(),
+            export_body(Whom::Segment("s-1"), Some(&callback), &ask).to_string(),
             r#"{"segment_id":"s-1","callback_endpoint":"https://gate.test/callbacks/x","fields_to_export":["braze_id","email"],"custom_attributes_to_export":["b","plan"]}"#
         );
     }

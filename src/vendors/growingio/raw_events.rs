@@ -16,7 +16,7 @@ use self::{rows::RawRows, slices::Slice, tables::Table};
 use super::{api::Api, no_plan, not_supported, settings::RawData};
 use crate::{
     exports::{
-        parameters::{self, Parameters},
+        parameters::{self, Parameters, Window},
         problem::FieldError,
         records::Records,
         request::{ExportRequest, Format},
@@ -101,6 +101,9 @@ fn plan(
     Ok(Plan {
         calls: parts.iter().map(call).collect(),
         work: Work::Parts(parts.iter().map(|part| part.name()).collect()),
+        windows: Slice::covering(wanted.granularity, wanted.window)
+            .map(|slice| Window { from: slice.start(), to: slice.end() })
+            .collect(),
         warnings: warnings(api, request, wanted, now),
     })
 }
@@ -176,7 +179,7 @@ pub async fn poll(
 ) -> Result<Progress, VendorError> {
     let part = Part::parse(part).ok_or_else(no_plan)?;
     let query = [("expire", Some(LINK_MINUTES.to_string()))];
-    let answer = api.get("poll", &part.path(api), &query, exchanges).await?;
+    let answer = api.get_large("poll", &part.path(api), &query, exchanges).await?;
     decided(exchanges, answer::progress(&answer, part, inquiry.now), |progress| match progress {
         Progress::Ready(files) => format!("ready, files: {}", files.len()),
         Progress::Preparing { status, .. } => format!("preparing, status {status}"),

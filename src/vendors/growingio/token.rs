@@ -64,7 +64,7 @@ impl Signer<'_> {
             method: Method::POST,
             url: below(self.base, "/auth/token"),
             headers,
-            body: Some(&body),
+            body: Some(body),
             // One that was issued without our knowing is ended by the next.
             when_lost: TRY_AGAIN,
         };

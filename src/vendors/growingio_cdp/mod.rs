@@ -1,140 +1,152 @@
-//! GrowingIO CDP: the users of a tag or of a segment profile, through `export_jobs`.
-//! A submission gives a job id; the job's result names files on the same host. Nothing is exclusive, nothing can be
-//! cancelled, and a second submission merely begins a second job.
-//! Start at [`Cdp::submit`]; JSON shapes are in [`wire`], what is asked for in [`properties`], the user in [`records`].
+//! GrowingIO CDP: users of tags and segments through `export_jobs`, single users, the lists of tags and segments, and
+//! the results of saved analyses. Nothing is exclusive, nothing can be cancelled, and a second submission merely begins
+//! a second job.
+//! Start at the impl of [`Vendor`]; paths are in [`place`], JSON shapes in [`wire`], jobs in [`export_jobs`], the user
+//! in [`records`].
 
+mod analyses;
+mod csv;
+mod export_jobs;
+mod lists;
+mod pages;
+mod place;
+mod profiles;
 mod properties;
 mod records;
+mod refresh;
 pub mod sandbox;
+mod scan;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use reqwest::Method;
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use futures_util::FutureExt;
 use url::Url;
 
 use self::{
+    csv::CdpFiles,
+    lists::Audiences,
+    pages::Api,
+    place::{AudienceRef, List, Place},
+    profiles::Profiles,
     properties::Ask,
     records::CdpUsers,
-    wire::{is_path_part, path_part},
 };
 use super::{
-    Account, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry, Mapping, Next, Pending, Plan, PlannedCall,
-    Progress, Submitted, Vendor, VendorError, VendorFile, VendorSpec, Work,
-    http::{Answer, Call, FileAnswer, FileCall, Http, TRY_AGAIN, below, decided},
-    settings,
+    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry,
+    Mapping, Next, Pending, Plan, PlannedCall, Progress, Submitted, Vendor, VendorData, VendorError, VendorFile,
+    VendorSpec, Work, settings,
 };
 use crate::exports::{
-    parameters::{AudienceKind, Parameters},
+    parameters::{self, AudienceKind, Parameters},
     problem::{Code, FieldError},
     records::Records,
-    request::{Dataset, ExportRequest, from_json},
+    request::{Dataset, ExportRequest, Format},
 };
 
 /// CDP documents no limit. Ten keep one connection from filling a deployment that serves its own console too.
 const MAX_CONCURRENT: u32 = 10;
+/// The only part of a report.
+const RESULT: &str = "result";
+
+const ROWS: &[&str] = &["id", "kind", "name", "description", "status", "created_at", "updated_at", "vendor"];
 
 pub const SPEC: VendorSpec = VendorSpec {
     name: "growingio_cdp",
     display_name: "GrowingIO CDP",
-    datasets: &[DatasetSpec {
-        dataset: Dataset::AudienceMembers,
-        audience_kinds: &[AudienceKind::Tag, AudienceKind::Segment],
-        filled: &["user_id", "vendor_user_id", "identities", "attributes"],
-        typical_latency: "Minutes; CDP documents none",
-        stall_window: Duration::from_hours(2),
-        poll_factor: 1,
-        limits: &[
-            "At most 60 identities, attributes and tags in one export",
-            "Only properties that are named: by `attributes.<name>` or by the connection's mapping",
-            "No documented limit of jobs at once; a connection runs at most 10",
-            "A token sees what its user may see: an unknown key and one that is not granted look the same",
-        ],
-    }],
-    settings_schema,
+    datasets: &[
+        DatasetSpec {
+            dataset: Dataset::AudienceMembers,
+            audience_kinds: &[AudienceKind::Tag, AudienceKind::Segment],
+            filled: &["user_id", "vendor_user_id", "identities", "attributes"],
+            typical_latency: "Minutes; CDP documents none",
+            stall_window: Duration::from_hours(2),
+            poll_factor: 1,
+            limits: &[
+                "At most 60 identities, attributes and tags in one export",
+                "Only properties that are named: by `attributes.<name>` or by the connection's mapping",
+                "No documented limit of jobs at once; a connection runs at most 10",
+                "A token sees what its user may see: an unknown key and one that is not granted look the same",
+                "`refresh: true` has the audience computed first; one that is being computed is waited for",
+                "Segments belong to a space, or to a project of an older deployment",
+            ],
+        },
+        DatasetSpec {
+            dataset: Dataset::UserProfiles,
+            audience_kinds: &[],
+            filled: &["user_id", "vendor_user_id", "identities", "attributes"],
+            typical_latency: "Seconds; one call for each identifier",
+            stall_window: Duration::from_mins(30),
+            poll_factor: 1,
+            limits: &[
+                "Identifiers of type `user_id` and `device_id`; `email` and `phone` where the connection's mapping \
+                 names an identity for them",
+                "One call for each identifier, at most four at once",
+                "Every attribute and tag comes; `fields` narrows what is kept",
+                "A user that does not exist or is not granted to the token is counted in a warning",
+            ],
+        },
+        DatasetSpec {
+            dataset: Dataset::Report,
+            audience_kinds: &[],
+            filled: &["metric", "time", "interval", "dimensions", "value"],
+            typical_latency: "Seconds",
+            stall_window: Duration::from_mins(30),
+            poll_factor: 1,
+            limits: &[
+                "Saved analyses as they are saved: no `window`, no `interval`; `chart` is an event analysis",
+                "Event analyses come in pages of 50,000 rows",
+                "Columns are named as people see them. The first row tells which are figures: the last columns, as far \
+                 as they hold numbers",
+                "`12.5%` is the value 12.5; what is no number is null",
+                "Times come without a zone and are read as Beijing's",
+            ],
+        },
+        DatasetSpec {
+            dataset: Dataset::Audiences,
+            audience_kinds: &[AudienceKind::Tag, AudienceKind::Segment],
+            filled: ROWS,
+            typical_latency: "Seconds",
+            stall_window: Duration::from_mins(30),
+            poll_factor: 1,
+            limits: &[
+                "Pages of 1,000; an entry that moves to the next page while they are read comes once",
+                "CDP tells no sizes",
+                "The lists hold all there is: `details` changes nothing",
+            ],
+        },
+    ],
+    settings_schema: place::schema,
     credentials: &[CredentialSpec {
         name: "token",
         description: "Personal token from the token management in a user's own settings",
         required: true,
     }],
-    catalogs: &[],
+    catalogs: &[CatalogKind::Audiences],
     connect,
     sandbox: sandbox::routes,
     sandbox_connection: sandbox::demo_connection,
 };
 
-fn settings_schema() -> Value {
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["base_url", "project_id"],
-        "properties": {
-            "base_url": {
-                "type": "string",
-                "format": "uri",
-                "title": "Address of the deployment",
-                "description": "The API host of your own CDP deployment",
-                "examples": ["https://cdp.example.com"]
-            },
-            "project_id": {
-                "type": "string", "minLength": 1, "title": "Project", "examples": ["WlGk4Daj"]
-            },
-            "space_id": {
-                "type": "string",
-                "minLength": 1,
-                "title": "Space",
-                "description": "Leave out for the whole project, and on older deployments, which have no spaces in their paths",
-                "examples": ["VKwkPmqX"]
-            }
-        }
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    base_url: String,
-    project_id: String,
-    #[serde(default)]
-    space_id: Option<String>,
-}
-
 struct Cdp {
     base: Url,
-    project: String,
-    space: Option<String>,
-    token: SecretString,
+    place: Place,
+    api: Api,
     mapping: Mapping,
-    http: Http,
 }
 
 fn connect(account: Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
     let mut errors = settings::check_mapping(&account.mapping);
     let token = settings::only_credential(&account, "token").map_err(|more| errors.extend(more)).ok();
-    let settings =
-        from_json::<Settings>(account.settings.clone(), "/settings").map_err(|error| errors.push(error)).ok();
-    let (Some(token), Some(settings)) = (token, settings) else { return Err(errors) };
-    let ids = [("project_id", Some(&settings.project_id)), ("space_id", settings.space_id.as_ref())];
-    for (name, id) in ids {
-        if id.is_some_and(|id| !is_path_part(id.trim()) || id.trim() != id || id.len() > 255) {
-            let detail = "an id of 1 to 255 characters without spaces around it";
-            errors.push(FieldError::new(format!("/settings/{name}"), "invalid", detail));
+    let place = Place::read(&account.settings).map_err(|more| errors.extend(more)).ok();
+    let written = account.settings["base_url"].as_str().map(settings::base_url);
+    let base = written.and_then(|base| base.map_err(|error| errors.push(error)).ok());
+    match (token, place, base) {
+        (Some(token), Some(place), Some(base)) if errors.is_empty() => {
+            let api = Api { http: account.http, token };
+            Ok(Arc::new(Cdp { base, place, api, mapping: account.mapping }))
         }
-    }
-    let base = settings::base_url(&settings.base_url).map_err(|error| errors.push(error)).ok();
-    match base {
-        Some(base) if errors.is_empty() => Ok(Arc::new(Cdp {
-            base,
-            project: settings.project_id,
-            space: settings.space_id,
-            token,
-            mapping: account.mapping,
-            http: account.http,
-        })),
         _ => Err(errors),
     }
 }
@@ -142,20 +154,48 @@ fn connect(account: Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
 #[async_trait]
 impl Vendor for Cdp {
     fn plan(&self, request: &ExportRequest) -> Result<Plan, Vec<FieldError>> {
-        let path = self.export_jobs(request).map_err(|error| vec![error])?;
-        let ask = self.ask(request)?;
-        Ok(Plan {
-            calls: vec![PlannedCall { method: "POST", path, body: Some(wire::export_body(&ask)) }],
-            work: Work::Job { exclusive_key: None, max_concurrent: MAX_CONCURRENT },
-            warnings: ask.warnings,
-        })
+        let get = |path: String| PlannedCall { method: "GET", path, body: None };
+        let (calls, work, warnings) = match &request.parameters {
+            Parameters::AudienceMembers { audience, refresh, .. } => return self.plan_job(request, audience, *refresh),
+            Parameters::UserProfiles { identifiers, selection } => {
+                let paths = profiles::paths(identifiers, &self.mapping, &self.place)?;
+                let parts = profiles::parts(paths.len());
+                let warnings = Ask::of_query(selection, &self.mapping).warnings;
+                (paths.into_iter().take(1).map(get).collect(), Work::Parts(parts), warnings)
+            }
+            Parameters::Report(report) => {
+                let paths = analyses::paths(report, &self.place)?;
+                (paths.into_iter().take(1).map(get).collect(), Work::Parts(vec![RESULT.to_owned()]), Vec::new())
+            }
+            Parameters::Audiences(audiences) => {
+                let lists = self.lists(audiences.kind).map_err(|error| vec![error])?;
+                let parts = lists.iter().map(|list| list.kind().to_owned()).collect();
+                let mut warnings = Vec::new();
+                if audiences.details {
+                    warnings.push("`details` changes nothing: CDP's lists hold all there is".to_owned());
+                }
+                (lists.iter().map(|list| get(self.place.list(*list))).collect(), Work::Parts(parts), warnings)
+            }
+            _ => return Err(vec![FieldError::new("/dataset", "not_supported", "CDP has no such export")]),
+        };
+        Ok(Plan { calls, work, windows: Vec::new(), warnings })
+    }
+
+    fn max_concurrent(&self) -> Option<u32> {
+        Some(MAX_CONCURRENT)
     }
 
     async fn check(&self, exchanges: &Exchanges) -> Result<(), VendorError> {
-        let mut url = below(&self.base, &format!("{}/user_tags", self.scope()));
-        url.set_query(Some("limit=1"));
-        let answer = self.call("check", Method::GET, url, None, exchanges).await?;
-        decided(exchanges, wire::checked(&answer, &self.token), |()| "address and token work".into())
+        self.check_list(exchanges).await
+    }
+
+    async fn verify(&self, request: &ExportRequest, exchanges: &Exchanges) -> Result<(), VendorError> {
+        let Parameters::AudienceMembers { audience, .. } = &request.parameters else { return Ok(()) };
+        let audience = self.audience(audience).map_err(|error| invalid(&error))?;
+        match lists::find(&self.api, &self.base, &self.place, &audience, exchanges).await? {
+            lists::Found::Nowhere => Err(lists::unknown_key(&audience)),
+            lists::Found::Here(_) | lists::Found::Unreadable(_) => Ok(()),
+        }
     }
 
     /// `reconciling` changes nothing: a job that was begun without our knowing ends on its own and is never fetched.
@@ -166,93 +206,109 @@ impl Vendor for Cdp {
         _reconciling: bool,
         exchanges: &Exchanges,
     ) -> Result<Submitted, VendorError> {
-        let path = self.export_jobs(request).map_err(|error| invalid(&error))?;
-        let ask = self.ask(request).map_err(|errors| errors.first().map_or_else(no_plan, invalid))?;
-        let body = wire::export_body(&ask);
-        let answer = self.call("submit", Method::POST, below(&self.base, &path), Some(&body), exchanges).await?;
-        decided(exchanges, wire::submitted(&answer, &self.token), |_| "accepted".into())
+        self.begin(request, exchanges).await
     }
 
-    /// Two addresses of a job's result are documented, sometimes on one page: the second is asked when the first is
-    /// unknown.
     async fn poll(
         &self,
-        _request: &ExportRequest,
+        request: &ExportRequest,
         inquiry: &Inquiry<'_>,
         exchanges: &Exchanges,
     ) -> Result<Progress, VendorError> {
-        let Pending::Job(ticket) = inquiry.of else { return Err(no_plan()) };
-        let id = path_part(&wire::job(ticket)?.id);
-        let url = below(&self.base, &format!("/v1/api/job/result/{id}"));
-        let mut answer = self.call("poll", Method::GET, url, None, exchanges).await?;
-        if answer.status == reqwest::StatusCode::NOT_FOUND {
-            exchanges.decide("not here; asking below the project");
-            let path = format!("/v1/api/projects/{}/job/result/{id}", path_part(&self.project));
-            answer = self.call("poll", Method::GET, below(&self.base, &path), None, exchanges).await?;
+        match inquiry.of {
+            Pending::Job(ticket) => self.follow(request, ticket, exchanges).await,
+            // Boxed: what all datasets together need would make every poll large.
+            Pending::Part(part) => self.part(request, part, exchanges).boxed().await.map(Progress::Data),
         }
-        decided(exchanges, wire::progress(&answer, &self.token), |progress| match progress {
-            Progress::Ready(files) => format!("ready, files: {}", files.len()),
-            Progress::Preparing { status, .. } => format!("preparing, stage {status}"),
-            Progress::Data(_) | Progress::NextStage(_) => "went on".into(),
-        })
     }
 
     async fn open(&self, file: &VendorFile, exchanges: &Exchanges) -> Result<Download, VendorError> {
-        let mut url = below(&self.base, "/download");
-        url.set_query(Some(&wire::download_query(file.locator.expose_secret())));
-        let bearer = Some((&self.token, &self.base));
-        let answer = self.http.open(FileCall { action: "download", url, bearer, probe: false }, exchanges).await?;
-        decided(exchanges, opened(answer, &self.token).await, |_| "reading".into())
+        self.download(file, exchanges).await
     }
 
     fn records(&self, request: &ExportRequest) -> Arc<dyn Records> {
-        // A request that cannot be planned is never submitted, so it has no records to read.
-        Arc::new(CdpUsers::new(request.parameters.selection(), self.ask(request).unwrap_or_default()))
+        match &request.parameters {
+            Parameters::Report(_) => Arc::new(analyses::Results::default()),
+            Parameters::Audiences(_) => Arc::new(Audiences),
+            Parameters::UserProfiles { selection, .. } => {
+                let ask = Ask::of_query(selection, &self.mapping);
+                Arc::new(Profiles::new(CdpUsers::new(selection.clone(), ask)))
+            }
+            // A request that cannot be planned is never submitted, so it has no records to read.
+            parameters => {
+                let selection = parameters.selection();
+                let ask = Ask::of_export(&selection, &self.mapping).unwrap_or_default();
+                Arc::new(CdpFiles(CdpUsers::new(selection, ask)))
+            }
+        }
+    }
+
+    async fn catalog(&self, query: &CatalogQuery, exchanges: &Exchanges) -> Result<CatalogPage, VendorError> {
+        if query.kind != CatalogKind::Audiences || query.id.is_some() {
+            return Err(VendorError::new(Code::NotFound, Next::GiveUp, "CDP has no such catalog"));
+        }
+        lists::catalog(&self.api, &self.base, &self.place, query.after.as_deref(), exchanges).await
     }
 }
 
 impl Cdp {
-    fn ask(&self, request: &ExportRequest) -> Result<Ask, Vec<FieldError>> {
-        Ask::new(&request.parameters.selection(), &self.mapping)
-    }
-
-    /// The path of the project or, when one is set, of the space.
-    fn scope(&self) -> String {
-        let project = format!("/v1/api/projects/{}", path_part(&self.project));
-        match &self.space {
-            Some(space) => format!("{project}/spaces/{}", path_part(space)),
-            None => project,
-        }
-    }
-
-    fn export_jobs(&self, request: &ExportRequest) -> Result<String, FieldError> {
-        let Parameters::AudienceMembers { audience, .. } = &request.parameters else {
-            return Err(FieldError::new("/dataset", "not_supported", "CDP has no such export"));
-        };
-        let list = match audience.kind {
-            AudienceKind::Tag => "user_tags",
-            AudienceKind::Segment => "segment_profiles",
-            AudienceKind::GlobalControlGroup => {
-                let detail = "CDP exports audiences of kind `tag` and `segment`";
-                return Err(FieldError::new("/parameters/audience/kind", "not_supported", detail));
-            }
-        };
-        match audience.id.as_deref().filter(|id| is_path_part(id)) {
-            Some(id) => Ok(format!("{}/{list}/{}/export_jobs", self.scope(), path_part(id))),
+    /// The tag or segment that is meant, if the connection's paths have such.
+    fn audience<'a>(&self, audience: &'a parameters::Audience) -> Result<AudienceRef<'a>, FieldError> {
+        let list = self.list_of(audience.kind, "/parameters/audience/kind")?;
+        match audience.id.as_deref().filter(|id| wire::is_path_part(id)) {
+            Some(key) => Ok(AudienceRef { list, key }),
             None => Err(FieldError::new("/parameters/audience/id", "invalid", "the key of a tag or segment")),
         }
     }
 
-    async fn call(
+    fn list_of(&self, kind: AudienceKind, pointer: &str) -> Result<List, FieldError> {
+        let detail = match kind {
+            AudienceKind::Tag => return Ok(List::Tags),
+            AudienceKind::Segment if self.place.has_segments() => return Ok(List::Segments),
+            AudienceKind::Segment => "the connection's paths are the data centre's, which has tags only",
+            AudienceKind::GlobalControlGroup => "CDP has audiences of kind `tag` and `segment`",
+        };
+        Err(FieldError::new(pointer, "not_supported", detail))
+    }
+
+    /// The lists that are asked for. Without a kind those there are.
+    fn lists(&self, kind: Option<AudienceKind>) -> Result<Vec<List>, FieldError> {
+        match kind {
+            Some(kind) => self.list_of(kind, "/parameters/kind").map(|list| vec![list]),
+            None if self.place.has_segments() => Ok(vec![List::Tags, List::Segments]),
+            None => Ok(vec![List::Tags]),
+        }
+    }
+
+    /// Gets a part of a dataset that comes with the answer.
+    async fn part(
         &self,
-        action: &'static str,
-        method: Method,
-        url: Url,
-        body: Option<&Value>,
+        request: &ExportRequest,
+        part: &str,
         exchanges: &Exchanges,
-    ) -> Result<Answer, VendorError> {
-        let call = Call { action, method, url, bearer: &self.token, body, when_lost: TRY_AGAIN };
-        self.http.call(call, exchanges).await
+    ) -> Result<VendorData, VendorError> {
+        let of_plan = |errors: Vec<FieldError>| errors.first().map_or_else(no_plan, invalid);
+        let api = self.api.clone();
+        let download = match &request.parameters {
+            Parameters::UserProfiles { identifiers, .. } => {
+                let paths = profiles::paths(identifiers, &self.mapping, &self.place).map_err(of_plan)?;
+                let paths = profiles::paths_of(&paths, part).ok_or_else(no_plan)?;
+                let is_raw = request.output.format == Format::Raw;
+                profiles::read(api, &self.base, paths, is_raw, exchanges).await?
+            }
+            Parameters::Report(report) => {
+                let paths = analyses::paths(report, &self.place).map_err(of_plan)?;
+                let read = analyses::read(&api, &self.base, report.report.kind, &paths, exchanges).await?;
+                read.ok_or_else(no_plan)?
+            }
+            Parameters::Audiences(_) => {
+                let list = List::of_kind(part).ok_or_else(no_plan)?;
+                let read = lists::listing(&self.base, &self.place, list).read(api, exchanges).await;
+                read.inspect_err(|error| exchanges.decide(error.message.clone()))?
+            }
+            _ => return Err(no_plan()),
+        };
+        Ok(VendorData { download, extension: "json".into(), tag: part.to_owned().into() })
     }
 }
 
@@ -263,26 +319,6 @@ fn invalid(error: &FieldError) -> VendorError {
 
 fn no_plan() -> VendorError {
     VendorError::new(Code::Internal, Next::GiveUp, "the request cannot be planned")
-}
-
-/// What the download address answers. CDP does not say how long files last; its console's last a day.
-async fn opened(answer: FileAnswer, token: &SecretString) -> Result<Download, VendorError> {
-    let (status, after) = (answer.status.as_u16(), answer.retry_after());
-    let (code, next, what) = match status {
-        200 if answer.is_web_page() => {
-            let next = Next::TryAgain { after: None, at_most: Some(5) };
-            (Code::VendorMalformedData, next, "CDP answered a web page instead of the file")
-        }
-        200 => return Ok(answer.into_download()),
-        404 | 410 => (Code::VendorLinkExpired, Next::Resubmit, "CDP no longer has the file"),
-        401 => (Code::VendorCredentialsRejected, Next::GiveUp, "CDP rejected the token"),
-        403 => (Code::VendorPermissionDenied, Next::GiveUp, "the token's user may not download the file"),
-        408 | 429 | 500.. => (Code::VendorUnavailable, Next::TryAgain { after, at_most: None }, "CDP failed"),
-        400..=499 => (Code::VendorRejectedRequest, Next::GiveUp, "CDP refused the download"),
-        _ => (Code::VendorMalformedData, TRY_AGAIN, "CDP answered no file"),
-    };
-    let message = format!("{what} ({status}): {}", answer.excerpt(token).await);
-    Err(VendorError::new(code, next, message).with_http_status(status))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which CDP properties one request asks for, and where each column of `user.v1` reads its value.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::exports::{
     fields::{Selection, UserColumn, Wanted},
@@ -10,7 +10,7 @@ use crate::vendors::Mapping;
 
 /// The caller's own id of a user, as a property. Source: `developer-manual/open-api/cdp/space/
 /// space-download-user-tag-users.md`, parameter table; its samples also spell it `ids_$basic_userId`.
-const USER_ID: &str = "id_$basic_userId";
+pub const USER_ID: &str = "id_$basic_userId";
 /// The most properties one export may ask for; more make it fail. Source: same page.
 const MAX_PROPERTIES: usize = 60;
 /// How CDP's property keys begin: identities, user attributes, tags, segments.
@@ -20,6 +20,14 @@ const PREFIXES: [&str; 5] = ["usr_", "tag_", "id_", "ids_", "seg_"];
 /// (`id_`, `ids_`, `d_`), so identities are compared by what follows the first underscore.
 pub fn identity_name(key: &str) -> &str {
     key.split_once('_').map_or(key, |(_, name)| name)
+}
+
+/// An identity's key as every answer is shown: `id_…`.
+pub fn identity_key(key: &str) -> Cow<'_, str> {
+    match key.split_once('_') {
+        Some(("ids" | "d", name)) => Cow::Owned(format!("id_{name}")),
+        _ => Cow::Borrowed(key),
+    }
 }
 
 /// Whether a property comes among `identifications`.
@@ -39,11 +47,28 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// What `selection` needs.
+    /// What `selection` needs of an export.
     ///
     /// # Errors
     /// When it is more than CDP exports at once.
-    pub fn new(selection: &Selection, mapping: &Mapping) -> Result<Self, Vec<FieldError>> {
+    pub fn of_export(selection: &Selection, mapping: &Mapping) -> Result<Self, Vec<FieldError>> {
+        let ask = Self::new(selection, mapping, false);
+        if ask.properties.len() > MAX_PROPERTIES {
+            let detail = format!(
+                "CDP exports at most {MAX_PROPERTIES} properties at once; these fields need {}",
+                ask.properties.len()
+            );
+            return Err(vec![FieldError::new("/parameters/fields", "too_many", detail)]);
+        }
+        Ok(ask)
+    }
+
+    /// Where `selection` reads the answer of a query for one user, which holds everything there is.
+    pub fn of_query(selection: &Selection, mapping: &Mapping) -> Self {
+        Self::new(selection, mapping, true)
+    }
+
+    fn new(selection: &Selection, mapping: &Mapping, all_comes: bool) -> Self {
         let mut ask = Self::default();
         let mut empty = Vec::new();
         for column in selection.columns() {
@@ -54,7 +79,7 @@ impl Ask {
                 }
                 (UserColumn::Activity, _) if selection.is_everything() => {}
                 (UserColumn::Activity, _) => {
-                    ask.warnings.push("`activity` stays empty: CDP exports no activity with an audience".into());
+                    ask.warnings.push("`activity` stays empty: CDP gives no activity with users".into());
                 }
                 (UserColumn::Attributes, Wanted::Members(members)) => {
                     for member in members {
@@ -67,6 +92,9 @@ impl Ask {
                         if let Some(member) = key.strip_prefix("attributes.") {
                             ask.attribute(member, property.clone());
                         }
+                    }
+                    if all_comes {
+                        continue;
                     }
                     ask.warnings.push(
                         "`attributes` holds only what the connection's mapping names: CDP exports a property only when \
@@ -89,14 +117,7 @@ impl Ask {
                 empty.join(", ")
             ));
         }
-        if ask.properties.len() > MAX_PROPERTIES {
-            let detail = format!(
-                "CDP exports at most {MAX_PROPERTIES} properties at once; these fields need {}",
-                ask.properties.len()
-            );
-            return Err(vec![FieldError::new("/parameters/fields", "too_many", detail)]);
-        }
-        Ok(ask)
+        ask
     }
 
     fn column(&mut self, column: UserColumn, property: String) {
@@ -128,7 +149,7 @@ mod tests {
     fn ask(fields: &[&str], mapping: &[(&str, &str)]) -> Result<Ask, Vec<FieldError>> {
         let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
         let mapping = mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Ask::new(&Selection::parse(&fields).unwrap(), &mapping)
+        Ask::of_export(&Selection::parse(&fields).unwrap(), &mapping)
     }
 
     #[test]
@@ -171,9 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn a_query_for_one_user_needs_no_choice() {
+        let ask = Ask::of_query(&Selection::everything(), &Mapping::new());
+        assert!(ask.warnings.iter().all(|warning| !warning.contains("attributes")), "{:?}", ask.warnings);
+        let fields: Vec<_> = (0..61).map(|number| format!("attributes.a{number}")).collect();
+        assert_eq!(Ask::of_query(&Selection::parse(&fields).unwrap(), &Mapping::new()).attributes.len(), 61);
+    }
+
+    /// Quirk 6.
+    #[test]
     fn identities_are_compared_after_the_prefix() {
         for key in ["id_$basic_userId", "ids_$basic_userId", "d_$basic_userId"] {
-            assert_eq!(identity_name(key), "$basic_userId");
+            assert_eq!((identity_name(key), &*identity_key(key)), ("$basic_userId", "id_$basic_userId"));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! One line of a CDP user file: `{"gio_id": …, "identifications": {…}, "properties": {…}}`.
+//! One user as CDP writes it: `{"gio_id": …, "identifications": {…}, "properties": {…}}` in files, `gioId` in queries.
 //! Ids come as numbers or strings, identities as one value or a list; both are read. Values stay as CDP wrote them.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
 use serde_json::value::RawValue;
 
-use super::properties::{Ask, identity_name, is_identity};
+use super::properties::{Ask, identity_key, identity_name, is_identity};
 use crate::exports::{
     fields::{Selection, UserColumn, Wanted},
     records::{BadRecord, LineRecords},
@@ -27,7 +27,8 @@ pub struct CdpUsers {
 /// A record, taken apart.
 #[derive(Default)]
 struct User<'a> {
-    gio_id: Option<&'a RawValue>,
+    /// With the name it has here.
+    gio_id: Option<(Cow<'a, str>, &'a RawValue)>,
     identifications: Members<'a>,
     properties: Members<'a>,
     rest: Members<'a>,
@@ -38,7 +39,7 @@ impl<'a> User<'a> {
         let mut user = Self::default();
         for (name, value) in Members::read(record).map_err(|_| NO_OBJECT)?.0 {
             match (name.as_ref(), Members::of(value)) {
-                ("gio_id", _) => user.gio_id = Some(value),
+                ("gio_id" | "gioId", _) => user.gio_id = Some((name, value)),
                 ("identifications", Some(members)) => user.identifications = members,
                 ("properties", Some(members)) => user.properties = members,
                 ("identifications" | "properties", None) if is_null(value) => {}
@@ -46,6 +47,12 @@ impl<'a> User<'a> {
             }
         }
         Ok(user)
+    }
+
+    /// The vendor's id, unless it says that there is no such user.
+    fn id(&self) -> Option<Cow<'a, str>> {
+        let id = self.gio_id.as_ref().and_then(|(_, value)| text(value));
+        id.filter(|id| !matches!(id.as_ref(), "0" | "0.0" | ""))
     }
 
     /// The value of a property; of an identity wherever CDP put it, however it spelled the prefix.
@@ -65,6 +72,19 @@ impl CdpUsers {
         Self { selection, ask, shown }
     }
 
+    /// What is asked for.
+    pub const fn ask(&self) -> &Ask {
+        &self.ask
+    }
+
+    /// Whether an answer says that there is no such user.
+    ///
+    /// # Errors
+    /// When it is no JSON object.
+    pub fn is_nobody(record: &[u8]) -> Result<bool, BadRecord> {
+        User::read(record).map(|user| user.id().is_none())
+    }
+
     fn wants(&self, column: UserColumn) -> bool {
         self.selection.wants(column) != Wanted::No
     }
@@ -74,8 +94,7 @@ impl LineRecords for CdpUsers {
     fn unified<'a>(&self, record: &'a [u8]) -> Result<Row<'a>, BadRecord> {
         let user = User::read(record)?;
         let mut row = UserRow::default();
-        // `0` is how CDP says that there is no such user.
-        if let Some(id) = user.gio_id.and_then(text).filter(|id| id != "0") {
+        if let Some(id) = user.id() {
             row.identities.push((Cow::Borrowed("gio_id"), vec![id.clone()]));
             row.set(UserColumn::VendorUserId, Some(id));
         }
@@ -95,8 +114,12 @@ impl LineRecords for CdpUsers {
         }
         for (name, value) in user.identifications.0 {
             let values = texts(value);
-            if !values.is_empty() {
-                row.identities.push((name, values));
+            let key = match name {
+                Cow::Borrowed(name) => identity_key(name),
+                Cow::Owned(name) => identity_key(&name).into_owned().into(),
+            };
+            if !values.is_empty() && row.identities.iter().all(|(known, _)| *known != key) {
+                row.identities.push((key, values));
             }
         }
         row.activity.extend(user.rest.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))));
@@ -119,9 +142,9 @@ impl LineRecords for CdpUsers {
         let identifications = narrowed(&user.identifications, asked_identity)?;
         let whole = self.selection.wants(UserColumn::Attributes) == Wanted::Whole;
         let properties = narrowed(&user.properties, |property| whole || asked(property))?;
-        let gio_id = user.gio_id.filter(|_| all_ids || self.wants(UserColumn::VendorUserId));
+        let gio_id = user.gio_id.as_ref().filter(|_| all_ids || self.wants(UserColumn::VendorUserId));
         let kept = [
-            ("gio_id", gio_id),
+            (gio_id.map_or("gio_id", |(name, _)| name.as_ref()), gio_id.map(|(_, value)| *value)),
             ("identifications", identifications.as_deref()),
             ("properties", properties.as_deref()),
         ];
@@ -151,7 +174,7 @@ mod tests {
         let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
         let mapping: Mapping = mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let selection = Selection::parse(&fields).unwrap();
-        let ask = Ask::new(&selection, &mapping).unwrap();
+        let ask = Ask::of_export(&selection, &mapping).unwrap();
         CdpUsers::new(selection, ask)
     }
 
@@ -182,6 +205,7 @@ mod tests {
         assert_eq!(row["email"], Value::Null);
     }
 
+    /// Quirk 7.
     #[test]
     fn a_record_may_be_a_bare_id() {
         let row = unified(&users(&[], &[]), r#"{"gio_id":603542}"#);
@@ -193,14 +217,18 @@ mod tests {
         assert_eq!(large["vendor_user_id"], "12345678901234567890123");
     }
 
+    /// Quirks 6 and 8: three prefixes, and one value or a list of them.
     #[test]
-    fn identities_are_found_however_they_are_spelled() {
+    fn identities_are_found_and_shown_alike_however_they_are_spelled() {
         let users = users(&["user_id", "identities"], &[]);
         for key in ["id_$basic_userId", "ids_$basic_userId", "d_$basic_userId"] {
             for value in [json!("C001"), json!(["C001"])] {
                 let record = json!({"gio_id": 1, "identifications": {key: value}}).to_string();
                 let row = unified(&users, &record);
-                assert_eq!(row, json!({"user_id": "C001", "identities": {"gio_id": ["1"], key: ["C001"]}}));
+                assert_eq!(
+                    row,
+                    json!({"user_id": "C001", "identities": {"gio_id": ["1"], "id_$basic_userId": ["C001"]}})
+                );
             }
         }
     }
@@ -212,6 +240,23 @@ mod tests {
         let mut out = Vec::new();
         users.unified(record.as_bytes()).unwrap().write_json(&users.selection, &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), r#"{"attributes":{"age":1000.0,"id_phone":"7","tag_rfm":null}}"#);
+    }
+
+    #[test]
+    fn the_answer_of_a_query_is_a_user_too() {
+        let users = users(&[], &[("gender", "usr_gender")]);
+        let answer = r#"{"gioId":"13831","identifications":{"ids_$basic_userId":["U38"],"ids_$anonymous_user":["X","Y"]},"properties":{"usr_gender":"女","usr_age":"28","usr_address":null}}"#;
+        let row = unified(&users, answer);
+        assert_eq!(
+            (&row["user_id"], &row["vendor_user_id"], &row["gender"]),
+            (&json!("U38"), &json!("13831"), &json!("女"))
+        );
+        assert_eq!(row["identities"]["id_$anonymous_user"], json!(["X", "Y"]));
+        assert_eq!(row["attributes"], json!({"usr_age": "28", "usr_address": null}));
+        assert!(!CdpUsers::is_nobody(answer.as_bytes()).unwrap());
+        for nobody in [r#"{"gioId":"0","identifications":{},"properties":{}}"#, r#"{"gioId":0.0}"#, "{}"] {
+            assert!(CdpUsers::is_nobody(nobody.as_bytes()).unwrap(), "{nobody}");
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
+mod datasets;
+
 use futures_util::TryStreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::vendors::{
     Ticket,
+    http::TRY_AGAIN,
     scripted::{Reply, Scripted, account, job, members, reply},
 };
 
@@ -31,6 +34,7 @@ fn settings_that_cannot_work_are_pointed_at() {
     };
     assert_eq!(refused(json!({"base_url": "https://x.test"})), ["/settings/project_id"]);
     assert_eq!(refused(json!({"base_url": "https://x.test", "project_id": "p", "ai": 1})), ["/settings/ai"]);
+    assert_eq!(refused(json!({"project_id": "p"})), ["/settings/base_url"]);
     assert_eq!(
         refused(json!({"base_url": "x", "project_id": "..", "space_id": ""})),
         ["/settings/project_id", "/settings/space_id", "/settings/base_url"]
@@ -69,6 +73,7 @@ fn a_plan_warns_and_holds_nothing_alone() {
     assert!(plan.warnings[0].ends_with("for them: email"), "{:?}", plan.warnings);
 }
 
+/// Quirks 1, 2, 5 and 25: `FINISH`, `uris` that are encoded already, and an id that is kept before polling.
 #[tokio::test]
 async fn an_export_runs_from_submission_to_bytes() {
     let line = r#"{"gio_id":603542}"#;
@@ -144,7 +149,7 @@ async fn every_answer_to_a_download_is_classified() {
         (206, &[], Code::VendorMalformedData, TRY_AGAIN),
     ] {
         let server = Scripted::start(vec![reply(status, headers, "bad token-of-test")]).await;
-        let file = VendorFile { locator: "/a b".into(), extension: "json".into(), tag: "users".into() };
+        let file = VendorFile { locator: "/a b".into(), extension: "json".into(), tag: "json".into() };
         let error = cdp(&server.url, None).open(&file, &Exchanges::default()).await.err().unwrap();
         assert_eq!((error.code, error.next, error.http_status), (code, next, Some(status)), "{status}");
         assert!(error.message.ends_with(": bad [redacted]"), "{}", error.message);

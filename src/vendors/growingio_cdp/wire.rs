@@ -1,11 +1,14 @@
-//! CDP's JSON: paths, the body of an export job, what the answers mean.
+//! CDP's JSON: the body of an export job, what the answers mean, how paths are encoded.
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::properties::Ask;
+use super::{
+    place::{FileFormat, Place},
+    properties::Ask,
+};
 use crate::exports::problem::Code;
 use crate::vendors::{
     Next, Progress, Submitted, Ticket, VendorError, VendorFile,
@@ -18,10 +21,39 @@ const NOT_OFTEN: Next = Next::TryAgain { after: None, at_most: Some(5) };
 /// CDP answers an unknown or ungranted key with a bare 500, so more tries than this are futile.
 const KEY_FAULT: Next = Next::TryAgain { after: None, at_most: Some(2) };
 
+/// The same for what is asked for by its id and costs the vendor little.
+const ID_FAULT: Next = Next::TryAgain { after: None, at_most: Some(3) };
+
 /// What a [`Ticket`] holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Job {
-    pub id: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stage {
+    /// An export job, by its id.
+    Export { id: String },
+    /// A computation that was asked for; the export comes after it.
+    Compute { computing: super::refresh::Before },
+}
+
+impl Stage {
+    pub fn ticket(&self) -> Ticket {
+        Ticket(json!(self).to_string().into())
+    }
+
+    /// # Errors
+    /// When the ticket is not one of ours.
+    pub fn read(ticket: &Ticket) -> Result<Self, VendorError> {
+        serde_json::from_str(ticket.0.expose_secret())
+            .map_err(|_| VendorError::new(Code::Internal, Next::GiveUp, "the kept ticket cannot be read"))
+    }
+}
+
+/// What a call asks about, for its errors.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// What a 404 means.
+    pub not_found: &'static str,
+    /// The path names something that may be unknown or not granted, which CDP answers as a fault of the server.
+    pub by_key: bool,
 }
 
 /// Percent-encodes one part of a path. `$` is encoded too, which every server decodes.
@@ -45,8 +77,12 @@ pub fn download_query(uri: &str) -> String {
 }
 
 /// The body of a submission.
-pub fn export_body(ask: &Ask) -> Value {
-    json!({ "properties": ask.properties, "fileFormat": "json" })
+pub fn export_body(ask: &Ask, place: &Place) -> Value {
+    let mut body = json!({ "properties": ask.properties, "fileFormat": place.file_format.as_str() });
+    if place.file_format == FileFormat::Csv {
+        body["csvHeaderType"] = json!(place.csv_header.as_str());
+    }
+    body
 }
 
 /// What CDP made of a submission. A lost or doubtful answer may be submitted again: CDP then begins another job beside
@@ -75,24 +111,14 @@ pub fn submitted(answer: &Answer, token: &SecretString) -> Result<Submitted, Ven
         let message = format!("CDP accepted something but named no job: {}", answer.excerpt(token));
         return Err(answer.error(Code::VendorMalformedData, Next::GiveUp, message));
     };
-    let ticket = json!(Job { id: id.clone() }).to_string();
-    Ok(Submitted { ticket: Ticket(ticket.into()), reference: Some(id) })
-}
-
-/// The job of a ticket.
-///
-/// # Errors
-/// When the ticket is not one of ours.
-pub fn job(ticket: &Ticket) -> Result<Job, VendorError> {
-    serde_json::from_str(ticket.0.expose_secret())
-        .map_err(|_| VendorError::new(Code::Internal, Next::GiveUp, "the kept ticket cannot be read"))
+    Ok(Submitted { ticket: Stage::Export { id: id.clone() }.ticket(), reference: Some(id) })
 }
 
 /// Where a job stands.
 ///
 /// # Errors
 /// A failed job, and every answer that says nothing about it.
-pub fn progress(answer: &Answer, token: &SecretString) -> Result<Progress, VendorError> {
+pub fn progress(answer: &Answer, token: &SecretString, format: FileFormat) -> Result<Progress, VendorError> {
     if !answer.status.is_success() {
         return Err(match answer.status.as_u16() {
             404 | 410 => answer.error(Code::VendorDataNotFound, Next::Resubmit, "CDP no longer knows the job"),
@@ -117,7 +143,7 @@ pub fn progress(answer: &Answer, token: &SecretString) -> Result<Progress, Vendo
             Some(Value::Array(uris)) if uris.is_empty() => {
                 Ok(preparing(Some("CDP calls the job finished but names no file yet".to_owned())))
             }
-            Some(Value::Array(uris)) if uris.iter().all(is_uri) => Ok(Progress::Ready(files(uris))),
+            Some(Value::Array(uris)) if uris.iter().all(is_uri) => Ok(Progress::Ready(files(uris, format))),
             Some(_) => {
                 Err(answer.error(Code::VendorMalformedData, NOT_OFTEN, "CDP's `uris` is not a list of file paths"))
             }
@@ -136,13 +162,19 @@ fn is_uri(uri: &Value) -> bool {
     uri.as_str().is_some_and(|uri| !uri.is_empty())
 }
 
-fn files(uris: &[Value]) -> Vec<VendorFile> {
-    let uris = uris.iter().filter_map(Value::as_str);
-    uris.map(|uri| VendorFile { locator: uri.into(), extension: "json".into(), tag: "users".into() }).collect()
+/// The connection may have changed since the job was begun, so a file's own name says how it is written.
+fn files(uris: &[Value], wanted: FileFormat) -> Vec<VendorFile> {
+    let file = |uri: &str| {
+        let lower = uri.to_ascii_lowercase();
+        let named = [FileFormat::Json, FileFormat::Csv].into_iter().find(|format| lower.ends_with(format.as_str()));
+        let extension = named.unwrap_or(wanted).as_str();
+        VendorFile { locator: uri.into(), extension: extension.into(), tag: extension.into() }
+    };
+    uris.iter().filter_map(Value::as_str).map(file).collect()
 }
 
 /// A stage as it may be shown.
-fn shown(stage: &str) -> String {
+pub fn shown(stage: &str) -> String {
     stage.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
@@ -161,8 +193,22 @@ pub fn checked(answer: &Answer, token: &SecretString) -> Result<(), VendorError>
     Err(answer.error(Code::VendorRejectedRequest, Next::GiveUp, message))
 }
 
+/// An answer that should have been JSON of a documented shape.
+pub fn refused(answer: &Answer, token: &SecretString, about: About) -> VendorError {
+    if about.by_key && is_bare_fault(answer) {
+        let message = "CDP answered `Internal Server Error`: what was asked for is missing, or not granted to the token, \
+                       or the server is at fault";
+        return answer.error(Code::VendorRejectedRequest, ID_FAULT, message);
+    }
+    if !answer.status.is_success() {
+        return failure(answer, token, about.not_found);
+    }
+    let message = format!("CDP answered something that is not its documented JSON: {}", answer.excerpt(token));
+    answer.error(Code::VendorMalformedData, NOT_OFTEN, message)
+}
+
 /// An answer that is no success, by its status.
-fn failure(answer: &Answer, token: &SecretString, not_found: &str) -> VendorError {
+pub fn failure(answer: &Answer, token: &SecretString, not_found: &str) -> VendorError {
     let shown = answer.excerpt(token);
     let status = answer.status.as_u16();
     let after = answer.retry_after();
@@ -213,12 +259,17 @@ mod tests {
 
     #[test]
     fn the_request_body_to_the_letter() {
+        let body = |ask: &Ask, more: &str| {
+            let settings = format!(r#"{{"base_url":"https://x.test","project_id":"p"{more}}}"#);
+            let place = Place::read(&serde_json::from_str(&settings).unwrap()).unwrap();
+            export_body(ask, &place).to_string()
+        };
         let ask = Ask { properties: vec!["id_$basic_userId".into(), "tag_rfm".into()], ..Ask::default() };
+        assert_eq!(body(&ask, ""), r#"{"properties":["id_$basic_userId","tag_rfm"],"fileFormat":"json"}"#);
         assert_eq!(
-            export_body(&ask).to_string(),
-            r#"{"properties":["id_$basic_userId","tag_rfm"],"fileFormat":"json"}"#
+            body(&Ask::default(), r#","file_format":"csv","csv_header":"name""#),
+            r#"{"properties":[],"fileFormat":"csv","csvHeaderType":"name"}"#
         );
-        assert_eq!(export_body(&Ask::default()).to_string(), r#"{"properties":[],"fileFormat":"json"}"#);
     }
 
     #[test]
@@ -243,7 +294,7 @@ mod tests {
         ] {
             let submitted = submitted(&answer(status, body), &token()).unwrap();
             assert_eq!(submitted.reference.as_deref(), Some(id));
-            assert_eq!(job(&submitted.ticket).unwrap().id, id);
+            assert_eq!(Stage::read(&submitted.ticket).unwrap(), Stage::Export { id: id.into() });
         }
     }
 
@@ -274,7 +325,7 @@ mod tests {
     }
 
     fn preparing(body: &str) -> (String, bool) {
-        match progress(&answer(200, body), &token()).unwrap() {
+        match progress(&answer(200, body), &token(), FileFormat::Json).unwrap() {
             Progress::Preparing { status, warning, .. } => (status, warning.is_some()),
             _ => panic!("{body} is not ready"),
         }
@@ -298,11 +349,23 @@ mod tests {
         }
         for stage in ["FINISH", "finished", "Done"] {
             let body = json!({"stage": stage, "uris": ["%2Fa", "/b"]}).to_string();
-            let Progress::Ready(files) = progress(&answer(200, &body), &token()).unwrap() else { panic!("{stage}") };
+            let Progress::Ready(files) = progress(&answer(200, &body), &token(), FileFormat::Json).unwrap() else {
+                panic!("{stage}")
+            };
             let locators: Vec<_> = files.iter().map(|file| file.locator.expose_secret()).collect();
             assert_eq!(locators, ["%2Fa", "/b"]);
             assert_eq!(files[0].extension, "json");
         }
+    }
+
+    #[test]
+    fn a_file_is_what_its_name_says() {
+        let body = r#"{"stage":"FINISH","uris":["%2Fa_UserList.csv","/b.JSON","%2Fc"]}"#;
+        let Progress::Ready(files) = progress(&answer(200, body), &token(), FileFormat::Csv).unwrap() else {
+            panic!("not ready")
+        };
+        let told: Vec<_> = files.iter().map(|file| (&*file.extension, &*file.tag)).collect();
+        assert_eq!(told, [("csv", "csv"), ("json", "json"), ("csv", "csv")]);
     }
 
     #[test]
@@ -322,7 +385,7 @@ mod tests {
             (500, "Internal Server Error", VendorUnavailable, TRY_AGAIN),
             (429, "", VendorUnavailable, Wait { after: None }),
         ] {
-            let error = progress(&answer(status, body), &token()).unwrap_err();
+            let error = progress(&answer(status, body), &token(), FileFormat::Json).unwrap_err();
             assert_eq!((error.code, error.next, error.http_status), (code, next, Some(status)), "{status} {body}");
         }
     }

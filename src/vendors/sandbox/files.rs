@@ -116,6 +116,32 @@ impl SpooledFile {
     }
 }
 
+/// 200 with a body from memory, which may go wrong as a file does.
+pub fn answer_in_pieces(content_type: &'static str, body: Bytes, transfer: Transfer) -> HttpResponse {
+    let whole = body.len();
+    let (promised, sent, pause) = match transfer {
+        Transfer::Whole => return HttpResponse::Ok().content_type(content_type).body(body),
+        Transfer::Truncated => (whole * 3 / 5, whole * 3 / 5, Duration::ZERO),
+        Transfer::Cut => (whole, whole / 2, CUT_PAUSE),
+        Transfer::Drip => (whole, whole, DRIP_PAUSE),
+    };
+    let piece = if transfer == Transfer::Drip { 1 } else { whole.max(1) };
+    let pieces = stream::try_unfold(0, move |at| {
+        let part = body.slice(at..(at + piece).min(sent));
+        async move {
+            if transfer == Transfer::Drip || (transfer == Transfer::Cut && part.is_empty()) {
+                tokio::time::sleep(pause).await;
+            }
+            match part.is_empty() {
+                true if transfer == Transfer::Cut => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+                true => Ok(None),
+                false => Ok(Some((part.clone(), at + part.len()))),
+            }
+        }
+    });
+    HttpResponse::Ok().content_type(content_type).body(SizedStream::new(promised as u64, pieces))
+}
+
 /// Takes the request and closes the connection without an answer.
 pub fn hang_up() -> HttpResponse {
     let gone = stream::once(async { Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionAborted)) });

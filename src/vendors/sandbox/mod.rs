@@ -3,15 +3,16 @@
 //! its own `sandbox.rs`, mounted under the vendor's registry name; what they share is the [`World`].
 //! Written from the vendors' documentation, never from an adapter: it refuses what the vendor would refuse, and counts it.
 //!
-//! `GET /__sandbox/state`, `GET` and `POST /__sandbox/faults`, `GET /__sandbox/connections` and
-//! `POST /__sandbox/reset` watch and steer a running sandbox. Start at [`start`].
+//! `GET /__sandbox/state`, `GET` and `POST /__sandbox/faults`, `GET` and `POST /__sandbox/scenario`,
+//! `GET /__sandbox/connections` and `POST /__sandbox/reset` watch and steer a running sandbox. Start at [`start`].
 
 pub mod faults;
 pub mod files;
 pub mod people;
+mod scenario;
 mod world;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
 use chrono::{DateTime, Utc};
@@ -22,6 +23,7 @@ use url::Url;
 
 pub use self::{
     faults::{EndpointFault, Fault, FaultSpec},
+    scenario::{BadScenario, Scenario},
     world::{Activity, Audience, Running, World},
 };
 use super::registry::VENDORS;
@@ -48,10 +50,18 @@ pub struct SandboxConfig {
     pub link_life: Duration,
     /// People in one file of an archive.
     pub records_per_file: u64,
+    /// Calls in a second, where the vendor has such a limit. Real seconds, also when [`Clock::speed`] is another.
+    pub requests_per_second: f64,
+    /// Events of each type in an hour of raw data, roughly: some types have more, some less, some hours none.
+    pub events_per_hour: u64,
+    /// Events in one file of raw data; an hour with more has several files.
+    pub raw_part_records: u64,
     /// How late a `slow` answer comes.
     pub slow_answer: Duration,
     /// What time it is at the vendors.
     pub clock: Clock,
+    /// A folder that plays the Braze workspace's own bucket: exports are written there instead of behind a link.
+    pub braze_bucket: Option<PathBuf>,
 }
 
 /// The vendors' clock: the real one, unless a scenario sets another.
@@ -81,8 +91,12 @@ impl Default for SandboxConfig {
             requests_per_hour: 250_000,
             link_life: Duration::from_hours(4),
             records_per_file: 5_000,
+            requests_per_second: 2.0,
+            events_per_hour: 20,
+            raw_part_records: 15,
             slow_answer: Duration::from_secs(45),
             clock: Clock::default(),
+            braze_bucket: None,
         }
     }
 }
@@ -256,6 +270,8 @@ fn mount(routes: &mut web::ServiceConfig, world: &Arc<World>) {
         .route("/__sandbox/state", web::get().to(state))
         .route("/__sandbox/faults", web::get().to(list_faults))
         .route("/__sandbox/faults", web::post().to(set_faults))
+        .route("/__sandbox/scenario", web::get().to(show_scenario))
+        .route("/__sandbox/scenario", web::post().to(set_scenario))
         .route("/__sandbox/connections", web::get().to(connections))
         .route("/__sandbox/reset", web::post().to(reset));
 }
@@ -274,6 +290,18 @@ async fn set_faults(world: web::Data<World>, body: web::Bytes) -> HttpResponse {
             world.set_faults(faults);
             HttpResponse::NoContent().finish()
         }
+        Err(error) => HttpResponse::BadRequest().json(json!({"message": error.to_string()})),
+    }
+}
+
+async fn show_scenario(world: web::Data<World>) -> HttpResponse {
+    HttpResponse::Ok().json(Scenario::of(&world))
+}
+
+/// Changes what the body names, nothing else; all of it or, when something is wrong, nothing.
+async fn set_scenario(world: web::Data<World>, body: web::Bytes) -> HttpResponse {
+    match Scenario::from_json(&body).and_then(|scenario| scenario.set(&world)) {
+        Ok(()) => HttpResponse::NoContent().finish(),
         Err(error) => HttpResponse::BadRequest().json(json!({"message": error.to_string()})),
     }
 }

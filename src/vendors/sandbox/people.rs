@@ -305,8 +305,8 @@ enum Topic {
     Score,
 }
 
-/// SplitMix64 of seed, person and topic: the same on every machine and in every release.
-fn draw(seed: u64, index: u64, topic: u64, below: u64) -> u64 {
+/// A number below `below`: SplitMix64 of seed, person and topic, the same on every machine and in every release.
+pub fn draw(seed: u64, index: u64, topic: u64, below: u64) -> u64 {
     let mut z = seed
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .wrapping_add(index.wrapping_mul(0xd1b5_4a32_d192_ed03))

@@ -3,7 +3,8 @@
 use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Instant,
 };
 
@@ -18,15 +19,43 @@ use super::{
 
 /// Violations kept with their text; later ones are only counted.
 const MAX_VIOLATION_TEXTS: usize = 100;
+/// Names kept in [`Activity::counts`].
+const MAX_COUNTS: usize = 10_000;
+/// Takes the rest.
+const OTHER_COUNTS: &str = "other";
 
 /// Everything behind one running sandbox.
 pub struct World {
-    pub config: SandboxConfig,
+    pub config: LiveConfig,
     faults: Faults,
     activity: Arc<Mutex<BTreeMap<&'static str, Activity>>>,
     shelves: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     http: reqwest::Client,
     started: (Instant, DateTime<Utc>),
+    /// Since when the vendors' clock has run at its present speed, and what it showed then.
+    paced: Mutex<(Instant, DateTime<Utc>)>,
+}
+
+/// How the sandbox behaves, also after [`World::reconfigure`]. Reading needs no guard: each version stays in memory, a
+/// few hundred bytes for every change that somebody makes by hand.
+pub struct LiveConfig(RwLock<&'static SandboxConfig>);
+
+impl LiveConfig {
+    fn new(config: SandboxConfig) -> Self {
+        Self(RwLock::new(Box::leak(Box::new(config))))
+    }
+
+    fn replace(&self, config: SandboxConfig) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Box::leak(Box::new(config));
+    }
+}
+
+impl Deref for LiveConfig {
+    type Target = SandboxConfig;
+
+    fn deref(&self) -> &SandboxConfig {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What clients did to one vendor's simulator since it started or was reset.
@@ -40,6 +69,10 @@ pub struct Activity {
     pub polls: u64,
     /// Answers that carried a file or a part of one.
     pub downloads: u64,
+    /// Tokens that were issued for signed requests.
+    pub tokens_issued: u64,
+    /// How often single things happened, by names of the simulator, e.g. of a slice that was handed out.
+    pub counts: BTreeMap<String, u64>,
     /// Callbacks sent.
     pub callbacks: u64,
     /// Callbacks that could not be delivered.
@@ -67,22 +100,40 @@ impl Activity {
 
 impl World {
     pub(super) fn new(config: SandboxConfig) -> reqwest::Result<Self> {
+        let started = (Instant::now(), config.clock.start.unwrap_or_else(Utc::now));
         let world = Self {
             faults: Faults::default(),
             activity: Arc::default(),
             shelves: Mutex::default(),
             http: reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(10)).build()?,
-            started: (Instant::now(), config.clock.start.unwrap_or_else(Utc::now)),
-            config,
+            started,
+            paced: Mutex::new(started),
+            config: LiveConfig::new(config),
         };
         world.faults.replace(world.config.faults.clone());
         Ok(world)
     }
 
+    /// What time it was at the vendors when the sandbox started: what windows of demonstrations are relative to.
+    pub fn started_at(&self) -> DateTime<Utc> {
+        self.started.1
+    }
+
     /// What time it is at the vendors.
     pub fn now(&self) -> DateTime<Utc> {
-        let passed = self.started.0.elapsed().mul_f64(self.config.clock.speed);
-        self.started.1 + TimeDelta::from_std(passed).unwrap_or_default()
+        // Held while the speed is read: both change together.
+        let paced = lock(&self.paced);
+        let passed = paced.0.elapsed().mul_f64(self.config.clock.speed);
+        paced.1 + TimeDelta::from_std(passed).unwrap_or_default()
+    }
+
+    /// Behaves as `config` says from now on. Exports that are being prepared end as they began. The clock goes on from
+    /// what it shows, at the new speed; `clock.start` and `faults` count only at the start.
+    pub fn reconfigure(&self, config: SandboxConfig) {
+        let (at, now) = (Instant::now(), self.now());
+        let mut paced = lock(&self.paced);
+        self.config.replace(config);
+        *paced = (at, now);
     }
 
     /// The person of that number.
@@ -152,6 +203,14 @@ impl World {
             if activity.violations.len() < MAX_VIOLATION_TEXTS {
                 activity.violations.push(text);
             }
+        });
+    }
+
+    /// Counts something by its name; past ten thousand names the new ones are counted together. `name` holds no secret.
+    pub fn count(&self, vendor: &'static str, name: String) {
+        self.note(vendor, |activity| {
+            let full = activity.counts.len() >= MAX_COUNTS && !activity.counts.contains_key(&name);
+            *activity.counts.entry(if full { OTHER_COUNTS.to_owned() } else { name }).or_default() += 1;
         });
     }
 
@@ -279,6 +338,43 @@ mod tests {
         assert_eq!(world.audience(1).unwrap().size(), 25);
         assert_eq!(world.audience(7).unwrap().members().collect::<Vec<_>>(), [0, 7, 14, 21]);
         assert!(world.audience(0).is_none() && world.audience(world.config.audiences + 1).is_none());
+    }
+
+    #[test]
+    fn a_change_of_speed_does_not_move_the_clock() {
+        let start = "2026-03-01T00:00:00Z".parse().unwrap();
+        let mut config = SandboxConfig::default();
+        (config.clock.start, config.clock.speed) = (Some(start), 1_000_000.0);
+        let world = World::new(config.clone()).unwrap();
+        while world.now() < start + TimeDelta::hours(1) {
+            std::hint::spin_loop();
+        }
+        let before = world.now();
+        config.clock.speed = 0.001;
+        world.reconfigure(config);
+        let after = world.now();
+        assert!(after >= before && after < before + TimeDelta::days(30), "{before} {after}");
+        assert!(world.now() - after < TimeDelta::minutes(1));
+        assert_eq!(world.started_at(), start);
+    }
+
+    #[test]
+    fn who_reads_the_settings_during_a_change_reads_one_version_of_them() {
+        let world = world();
+        let before: &SandboxConfig = &world.config;
+        world.reconfigure(SandboxConfig { people: 3, ..before.clone() });
+        assert_eq!((before.people, world.config.people, world.audience(1).unwrap().size()), (25, 3, 3));
+    }
+
+    #[test]
+    fn the_record_of_counts_is_bounded() {
+        let world = world();
+        for number in 0..MAX_COUNTS + 5 {
+            world.count("braze", format!("slice {number}"));
+        }
+        world.count("braze", "slice 3".into());
+        let counts = world.activity("braze").counts;
+        assert_eq!((counts.len(), counts[OTHER_COUNTS], counts["slice 3"]), (MAX_COUNTS + 1, 5, 2));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! The archive of one export: ZIP members of so many users each, written as a stream with data descriptors.
-//! Also the broken archives that a client must survive.
+//! The archive of one export: ZIP members of so many users each, written as a stream with data descriptors, or one
+//! gzip stream. Also the broken archives that a client must survive.
 
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    ops::Range,
 };
 
-use flate2::{Compress, Compression, Crc, FlushCompress};
+use flate2::{Compress, Compression, Crc, FlushCompress, write::GzEncoder};
 use uuid::Uuid;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
@@ -17,11 +18,16 @@ use crate::vendors::sandbox::{Audience, people::Person};
 pub const BOMB_BYTES: u64 = 3 << 30;
 
 /// Whom an archive holds.
+#[derive(Clone)]
 pub struct Contents {
     pub audience: Audience,
     pub seed: u64,
     pub asked: Asked,
     pub users_per_member: u64,
+    /// The places in the audience that are meant; everybody if none.
+    pub part: Option<Range<u64>>,
+    /// One gzip stream instead of a ZIP.
+    pub gzip: bool,
 }
 
 /// What is wrong with an archive.
@@ -47,6 +53,7 @@ impl Contents {
     pub fn write(self, damage: Damage, file: &mut BufWriter<File>) -> io::Result<()> {
         match damage {
             Damage::Empty => Ok(()),
+            Damage::None if self.gzip => self.gzipped(file),
             Damage::Bomb => bomb(file),
             Damage::CorruptCrc => {
                 let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -67,13 +74,28 @@ impl Contents {
         }
     }
 
+    fn users(&self) -> impl Iterator<Item = u64> + use<> {
+        let whole = 0..u64::MAX;
+        let Range { start, end } = self.part.clone().unwrap_or(whole);
+        let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        self.audience.members().skip(place(start)).take(place(end.saturating_sub(start)))
+    }
+
+    fn gzipped(&self, file: &mut BufWriter<File>) -> io::Result<()> {
+        let mut gzip = GzEncoder::new(file, Compression::fast());
+        for index in self.users() {
+            writeln!(gzip, "{}", Person::new(self.seed, index).braze(&self.asked))?;
+        }
+        gzip.finish()?.flush()
+    }
+
     fn members<W: Write + Seek>(
         &self,
         mut zip: ZipWriter<W>,
         options: SimpleFileOptions,
         damage: Damage,
     ) -> io::Result<W> {
-        let mut users = self.audience.members().peekable();
+        let mut users = self.users().peekable();
         let mut member = 0;
         while users.peek().is_some() {
             zip.start_file(member_name(member, damage), options)?;

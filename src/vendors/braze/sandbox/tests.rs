@@ -1,10 +1,23 @@
+mod bucket;
+mod calls;
+mod lists;
+mod profiles;
+mod series;
+mod suppressions;
+mod truth;
+
 use std::{
     io::{BufRead, BufReader, Cursor},
     net::SocketAddr,
+    sync::Mutex,
+    time::Duration,
 };
 
 use actix_web::{App, HttpServer};
+use chrono::Utc;
 use reqwest::{Client, Response};
+use serde_json::Value;
+use uuid::Uuid;
 use zip::ZipArchive;
 
 use super::*;
@@ -28,6 +41,18 @@ impl Api {
 
     async fn with(names: &[&str]) -> Self {
         Self::start(|config| config.faults = faults(names)).await
+    }
+
+    /// `GET` with the key; `path` may have a query.
+    async fn call(&self, path: &str) -> Response {
+        self.http.get(self.at(path)).bearer_auth(API_KEY).send().await.unwrap()
+    }
+
+    /// The JSON of a `GET` that succeeds.
+    async fn read(&self, path: &str) -> Value {
+        let answer = self.call(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.unwrap()
     }
 
     fn at(&self, path: &str) -> String {
@@ -192,7 +217,8 @@ async fn a_segment_is_exported_once_at_a_time() {
     for path in ["/users/export/segment/cancel", "/export/segment/cancel"] {
         let cancelled = api.post(path, &json!({"segment_id": segment_id(1)})).send().await.unwrap();
         assert_eq!(cancelled.json::<Value>().await.unwrap(), json!({"message": "success"}));
-        assert_eq!(api.submit(&order(1)).await.status(), 201);
+        assert_eq!(api.submit(&order(1)).await.status(), 429, "the segment stays taken for a while");
+        until(|| async { (api.submit(&order(1)).await.status() == 201).then_some(()) }).await;
     }
     assert_eq!(api.post("/export/segment/cancel", &json!({})).send().await.unwrap().status(), 400);
 }

@@ -224,3 +224,17 @@ async fn the_same_call_is_made_until_links_come_that_live_long() {
         "{kept}"
     );
 }
+
+#[tokio::test]
+async fn a_day_may_have_thousands_of_files() {
+    let link = format!("https://files.test/{}", "x".repeat(700));
+    let finished = json!({"status": "FINISHED", "downloadLinks": {"page": vec![link; 3000]}}).to_string();
+    assert!(finished.len() > 1024 * 1024);
+    let server = Scripted::start(vec![reply(200, &[], &finished)]).await;
+    let api = api(server.url.as_str(), &json!({}), &[("token", "t")]);
+    let mut parameters = window("2018-07-01T00:00:00+08:00", "2018-07-02T00:00:00+08:00");
+    parameters["granularity"] = "day".into();
+    let name = "day:20180701";
+    let asked = poll(&api, &request(&parameters), name, &part(name), &Exchanges::default()).await;
+    assert_eq!(tags(asked).len(), 3000);
+}

@@ -1,10 +1,14 @@
 //! The body of an `export_jobs` call, checked as the CDP would.
 
 use actix_web::{HttpRequest, http::header};
-use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::{NAME, audience_number, display_title};
+use super::{
+    NAME,
+    answer::{Refusal, audience_of},
+    computations::{Computation, detector},
+    display_title,
+};
 use crate::vendors::sandbox::{Audience, World, people::Person};
 
 const MAX_PROPERTIES: usize = 60;
@@ -12,6 +16,8 @@ const MAX_PROPERTIES: usize = 60;
 /// A request for an export, checked.
 pub struct Order {
     pub audience: Audience,
+    /// Whose data the export has.
+    pub computation: Computation,
     pub title: String,
     pub properties: Vec<String>,
     pub format: Format,
@@ -24,8 +30,7 @@ pub enum Format {
 }
 
 impl Order {
-    /// The error is the reason to count; the client never learns it.
-    pub fn parse(world: &World, request: &HttpRequest, body: &[u8]) -> Result<Self, &'static str> {
+    pub fn parse(world: &World, request: &HttpRequest, body: &[u8]) -> Result<Self, Refusal> {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if content_type.is_none_or(|value| value.split(';').next().map(str::trim) != Some("application/json")) {
             world.violation(NAME, "Content-Type must be application/json");
@@ -47,11 +52,9 @@ impl Order {
             world.violation(NAME, "`properties` must be at most 60 strings");
             return Err("bad_request");
         };
-        for name in &properties {
-            // Only the names of properties are data of the deployment; a record holds null for an unknown one.
-            if Person::new(0, 0).property(name).is_none() {
-                world.violation(NAME, format!("there is no property {name:?}"));
-            }
+        // Only the names of properties are data of the deployment; a record holds null for an unknown one.
+        for name in properties.iter().filter(|name| !is_property(name)) {
+            world.violation(NAME, format!("there is no property {name:?}"));
         }
         let text = |key: &str| body.get(key).map(|value| value.as_str().unwrap_or("?"));
         let format = match (text("fileFormat"), text("csvHeaderType")) {
@@ -63,11 +66,13 @@ impl Order {
                 return Err("bad_request");
             }
         };
-        let place = request.match_info();
-        let key = percent_decode_str(place.query("key")).decode_utf8_lossy();
-        let prefix = if place.query("kind") == "user_tags" { "tag" } else { "seg" };
-        let audience = audience_number(&key, prefix).and_then(|number| world.audience(number));
-        let audience = audience.ok_or("unknown_key")?;
-        Ok(Self { audience, title: display_title(audience, prefix), properties, format })
+        let (audience, prefix) = audience_of(world, request)?;
+        let computation = detector(world, prefix, audience.number).data;
+        Ok(Self { audience, computation, title: display_title(audience, prefix), properties, format })
     }
+}
+
+/// Whether the deployment has a property of that name.
+pub fn is_property(name: &str) -> bool {
+    Computation::nightly().property(name).is_some() || Person::new(0, 0).property(name).is_some()
 }

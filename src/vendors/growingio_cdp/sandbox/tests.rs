@@ -1,11 +1,17 @@
+use std::time::Duration;
+
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-use super::*;
+use super::{computations::Computation, jobs::running_stage, users::Member, *};
 use crate::vendors::sandbox::{
     Activity, Sandbox, SandboxConfig,
     tests::{faults, quick, until},
 };
+
+mod queries;
+mod reports;
+mod variations;
 
 struct Api {
     sandbox: Sandbox,
@@ -61,7 +67,7 @@ impl Api {
     }
 
     fn expected(&self, gio_id: GioId) -> Vec<String> {
-        (0..25).map(|index| self.sandbox.world().person(index).cdp(&properties(), gio_id)).collect()
+        (0..25).map(|index| line(&self.sandbox, index, gio_id)).collect()
     }
 }
 
@@ -69,6 +75,11 @@ const EXPORT: &str = "/v1/api/projects/WlGk4Daj/spaces/VKwkPmqX/user_tags/tag_rf
 
 fn properties() -> Vec<String> {
     ["ids_$basic_userId", "usr_gender", "usr_note", "tag_rfm"].map(str::to_owned).into()
+}
+
+/// The line of a user in the `json` file of an audience that was computed by schedule.
+fn line(sandbox: &Sandbox, index: u64, gio_id: GioId) -> String {
+    Member { person: &sandbox.world().person(index), computation: &Computation::nightly() }.json(&properties(), gio_id)
 }
 
 fn order() -> Value {
@@ -181,7 +192,7 @@ async fn csv_is_the_default_and_its_header_has_keys_or_names() {
     let keys = header(json!({"properties": properties()})).await;
     assert_eq!(keys, r#""gio_id","id_$basic_userId","usr_gender","usr_note","tag_rfm""#);
     let names = header(json!({"properties": properties(), "fileFormat": "csv", "csvHeaderType": "name"})).await;
-    assert_eq!(names, r#""gio_id","用户ID","性别","usr_note","会员等级""#);
+    assert_eq!(names, r#""gio_id","用户ID","性别","备注","会员等级""#);
     assert_eq!(header(json!({})).await, r#""gio_id""#);
 }
 
@@ -204,7 +215,7 @@ async fn lists_are_paged_with_numbers_as_the_vendor_prints_them() {
 #[tokio::test]
 async fn answers_of_the_export_faults() {
     let mut seen = Vec::new();
-    for name in ["unauthorized", "forbidden", "server_error", "html", "bad_json"] {
+    for name in ["unauthorized", "forbidden", "rate_limited", "server_error", "html", "bad_json"] {
         let api = Api::with(&[&format!("growingio_cdp.export.{name}=1")]).await;
         let answer = api.post(EXPORT, &order()).send().await.unwrap();
         let status = answer.status();
@@ -215,6 +226,7 @@ async fn answers_of_the_export_faults() {
     insta::assert_snapshot!(seen.join("\n"), @r#"
     unauthorized: 401 ""
     forbidden: 403 ""
+    rate_limited: 429 "Too Many Requests"
     server_error: 500 "Internal Server Error"
     html: 502 "<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>"
     bad_json: 200 "{\"id\":\"kqQe"
@@ -229,7 +241,18 @@ async fn answers_of_the_export_faults() {
 #[tokio::test]
 async fn answers_of_the_job_faults() {
     let mut seen = Vec::new();
-    for name in ["unknown_stage", "error_stage", "no_uris", "gone", "server_error", "html", "stuck"] {
+    for name in [
+        "unknown_stage",
+        "error_stage",
+        "no_uris",
+        "gone",
+        "unauthorized",
+        "forbidden",
+        "rate_limited",
+        "server_error",
+        "html",
+        "stuck",
+    ] {
         let api = Api::start(|_| {}).await;
         let id = api.begin(&order()).await;
         api.uris(&id).await;
@@ -243,10 +266,34 @@ async fn answers_of_the_job_faults() {
     error_stage: 200 {"stage":"ERROR"}
     no_uris: 200 {"stage":"FINISH","uris":null}
     gone: 404 Not Found
+    unauthorized: 401 
+    forbidden: 403 
+    rate_limited: 429 Too Many Requests
     server_error: 500 Internal Server Error
     html: 502 <html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>
     stuck: 200 {"stage":"RUNNING"}
     "#);
+}
+
+#[tokio::test]
+async fn an_answer_about_a_job_breaks_off_or_drips() {
+    let api = Api::start(|_| {}).await;
+    let id = api.begin(&order()).await;
+    api.uris(&id).await;
+    let path = format!("/v1/api/job/result/{id}");
+    let whole = api.get(&path).await.content_length();
+    let spoiled = async |fault: &str| {
+        api.sandbox.world().set_faults(faults(&[&format!("growingio_cdp.{fault}=1")]));
+        api.get(&path).await
+    };
+    assert_eq!(spoiled("job.bad_json").await.bytes().await.unwrap().len() as u64, whole.unwrap() * 3 / 5);
+    let cut = spoiled("job.cut").await;
+    assert_eq!(cut.content_length(), whole);
+    assert!(cut.bytes().await.is_err());
+    assert_eq!(spoiled("job.slow").await.chunk().await.unwrap().unwrap().len(), 1);
+    api.sandbox.world().set_faults(faults(&["growingio_cdp.export.slow=1"]));
+    let mut slow = api.post(EXPORT, &order()).send().await.unwrap();
+    assert_eq!(slow.chunk().await.unwrap().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -344,8 +391,7 @@ async fn ten_thousand_users_stream_and_equal_the_truth() {
     let api = Api::start(|config| config.people = 10_000).await;
     let received = lines(api.get(&api.file(&order()).await).await).await;
     assert_eq!(received.len(), 10_000);
-    for (index, line) in received.iter().enumerate() {
-        let person = api.sandbox.world().person(index as u64);
-        assert_eq!(*line, person.cdp(&properties(), GioId::Number));
+    for (index, received) in received.iter().enumerate() {
+        assert_eq!(*received, line(&api.sandbox, index as u64, GioId::Number));
     }
 }

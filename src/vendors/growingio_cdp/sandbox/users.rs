@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
+use super::computations::Computation;
 use crate::vendors::sandbox::people::{Gender, Oddity, Person};
 
 /// The column of `user.v1` and the user attribute that feeds it, as the demo connection maps them.
@@ -26,6 +27,30 @@ pub const MAPPING: [(&str, &str); 11] = [
 /// The user's own id, as outputs name it. Requests may also say `ids_$basic_userId`.
 pub const USER_ID: &str = "id_$basic_userId";
 
+/// Every identity that a user may have.
+pub const IDENTITIES: [&str; 2] = [USER_ID, "id_$anonymous_user"];
+
+/// Every user attribute and tag that a person has by itself.
+pub const ATTRIBUTES: [&str; 17] = [
+    "usr_email",
+    "usr_phone",
+    "usr_first_name",
+    "usr_last_name",
+    "usr_gender",
+    "usr_birth_date",
+    "usr_country",
+    "usr_city",
+    "usr_language",
+    "usr_time_zone",
+    "usr_created_at",
+    "usr_plan",
+    "usr_age",
+    "usr_score",
+    "usr_note",
+    "usr_account",
+    "tag_rfm",
+];
+
 /// How an export is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GioId {
@@ -33,16 +58,39 @@ pub enum GioId {
     Text,
 }
 
-impl Person {
-    /// Beyond 2^53 for some.
-    pub fn gio_id(&self) -> u64 {
-        let offset = if self.oddity == Oddity::Numbers { 9_007_199_254_740_993 } else { 600_000 };
-        offset + self.index
+/// How a csv file is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CsvStyle {
+    /// `gio_id` has no quotes, as one format sample has it.
+    pub bare_gio_id: bool,
+    /// A quote within a value is `\"`, not `""`; which one is meant is not documented.
+    pub backslash: bool,
+}
+
+impl CsvStyle {
+    /// A cell.
+    pub fn quoted(self, value: &str) -> String {
+        let value =
+            if self.backslash { value.replace('\\', r"\\").replace('"', "\\\"") } else { value.replace('"', "\"\"") };
+        format!("\"{value}\"")
+    }
+}
+
+/// A person as a user of one tag or segment: some properties tell of the audience's computation.
+pub struct Member<'a> {
+    pub person: &'a Person,
+    pub computation: &'a Computation,
+}
+
+impl Member<'_> {
+    /// As [`Person::property`].
+    fn property(&self, name: &str) -> Option<String> {
+        self.computation.property(name).or_else(|| self.person.property(name).flatten())
     }
 
-    /// The person's line in a `json` file, without the line end. Without properties it holds the vendor's id only.
-    pub fn cdp(&self, properties: &[String], gio_id: GioId) -> String {
-        let id = self.gio_id();
+    /// The user's line in a `json` file, without the line end. Without properties it holds the vendor's id only.
+    pub fn json(&self, properties: &[String], gio_id: GioId) -> String {
+        let id = self.person.gio_id();
         let mut line = match gio_id {
             GioId::Number => format!("{{\"gio_id\":{id}"),
             GioId::Text => format!("{{\"gio_id\":\"{id}\""),
@@ -50,10 +98,10 @@ impl Person {
         if !properties.is_empty() {
             let (mut identifications, mut values) = (Map::new(), Map::new());
             for name in properties {
-                let value = self.property(name).flatten();
+                let value = self.property(name);
                 match (output_name(name), value) {
                     // An identity the person lacks is left out by some releases and null in others.
-                    (name, None) if name.starts_with("id_") && self.index.is_multiple_of(2) => drop(name),
+                    (name, None) if name.starts_with("id_") && self.person.index.is_multiple_of(2) => drop(name),
                     (name, value) if name.starts_with("id_") => drop(identifications.insert(name, json!(value))),
                     (name, value) => drop(values.insert(name, json!(value))),
                 }
@@ -67,16 +115,50 @@ impl Person {
         line
     }
 
-    /// The person's row in a `csv` file, without the line end: every value quoted, unknown ones empty and bare.
-    pub fn cdp_csv(&self, properties: &[String]) -> String {
-        let mut row = quoted(&self.gio_id().to_string());
+    /// The user's row in a `csv` file, without the line end: every value quoted, unknown ones empty and bare.
+    pub fn csv(&self, properties: &[String], style: CsvStyle) -> String {
+        let id = self.person.gio_id().to_string();
+        let mut row = if style.bare_gio_id { id } else { style.quoted(&id) };
         for name in properties {
             row.push(',');
-            if let Some(value) = self.property(name).flatten() {
-                row.push_str(&quoted(&value));
+            if let Some(value) = self.property(name) {
+                row.push_str(&style.quoted(&value));
             }
         }
         row
+    }
+
+    /// The user's entry in a page of `…/users`: identities are lists, ids and numbers are text.
+    pub fn item(&self, properties: &[String]) -> Value {
+        let (mut identifications, mut values) = (Map::new(), Map::new());
+        for name in properties {
+            match (output_name(name), self.property(name)) {
+                (name, Some(value)) if name.starts_with("id_") => drop(identifications.insert(name, json!([value]))),
+                (name, None) if name.starts_with("id_") => {}
+                (name, value) => drop(values.insert(name, json!(value))),
+            }
+        }
+        json!({"gioId": self.person.gio_id().to_string(), "identifications": identifications, "properties": values})
+    }
+}
+
+impl Person {
+    /// Beyond 2^53 for some.
+    pub fn gio_id(&self) -> u64 {
+        let offset = if self.oddity == Oddity::Numbers { 9_007_199_254_740_993 } else { 600_000 };
+        offset + self.index
+    }
+
+    /// The answer to a query for this one person: everything there is, identities spelled `ids_…`.
+    /// Source: `developer-manual/open-api/cdp/space/space-search-user.md`.
+    pub fn cdp_single(&self) -> Value {
+        let identifications: Map<_, _> = IDENTITIES
+            .into_iter()
+            .filter_map(|name| Some((name.replacen("id_", "ids_", 1), json!([self.property(name).flatten()?]))))
+            .collect();
+        let properties: Map<_, _> =
+            ATTRIBUTES.iter().map(|name| ((*name).to_owned(), json!(self.property(name).flatten()))).collect();
+        json!({"gioId": self.gio_id().to_string(), "identifications": identifications, "properties": properties})
     }
 
     /// The row of `user.v1` that an export with this mapping means; `attributes` are the other properties it asked for.
@@ -114,7 +196,7 @@ impl Person {
         let value = match output_name(name).as_str() {
             USER_ID => self.user_id.clone(),
             "id_$anonymous_user" => {
-                self.user_id.is_none().then(|| format!("{:08x}-anonymous", self.draw(200, 1 << 32)))
+                self.user_id.is_none().then(|| format!("{:08x}-{}", self.draw(200, 1 << 32), self.index))
             }
             "usr_email" => self.email.clone(),
             "usr_phone" => self.phone.clone(),
@@ -152,23 +234,43 @@ pub fn output_name(name: &str) -> String {
 
 /// What a column is called with `csvHeaderType: name`.
 pub fn display_name(name: &str) -> String {
-    match output_name(name).as_str() {
-        USER_ID => "用户ID".to_owned(),
-        "usr_gender" => "性别".to_owned(),
-        "usr_city" => "城市".to_owned(),
-        "tag_rfm" => "会员等级".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
-/// A csv cell.
-pub fn quoted(value: &str) -> String {
-    format!("\"{}\"", value.replace('"', "\"\""))
+    let name = output_name(name);
+    let displayed = match name.as_str() {
+        USER_ID => "用户ID",
+        "id_$anonymous_user" => "设备ID",
+        "usr_email" => "邮箱",
+        "usr_phone" => "手机号",
+        "usr_first_name" => "名",
+        "usr_last_name" => "姓",
+        "usr_gender" => "性别",
+        "usr_birth_date" => "生日",
+        "usr_country" => "国家",
+        "usr_city" => "城市",
+        "usr_language" => "语言",
+        "usr_time_zone" => "时区",
+        "usr_created_at" => "创建时间",
+        "usr_plan" => "套餐",
+        "usr_age" => "年龄",
+        "usr_score" => "得分",
+        "usr_note" => "备注",
+        "usr_account" => "账号",
+        "usr_computed_at" => "计算时间",
+        "usr_computation" => "计算方式",
+        "tag_rfm" => "会员等级",
+        _ => return name,
+    };
+    displayed.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The person as a user of an audience that was computed by schedule.
+    fn member(person: &Person) -> Member<'_> {
+        static NIGHTLY: std::sync::LazyLock<Computation> = std::sync::LazyLock::new(Computation::nightly);
+        Member { person, computation: &NIGHTLY }
+    }
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(ToString::to_string).collect()
@@ -179,7 +281,7 @@ mod tests {
         let asked = names(&["ids_$basic_userId", "usr_email", "usr_note"]);
         for index in 0..64 {
             let person = Person::new(1, index);
-            let record: Value = serde_json::from_str(&person.cdp(&asked, GioId::Number)).unwrap();
+            let record: Value = serde_json::from_str(&member(&person).json(&asked, GioId::Number)).unwrap();
             assert_eq!(record["gio_id"], person.gio_id());
             assert_eq!(record["properties"], json!({"usr_email": person.email, "usr_note": person.note}));
             assert_eq!(record["identifications"].get(USER_ID).unwrap_or(&Value::Null), &json!(person.user_id));
@@ -189,15 +291,29 @@ mod tests {
     #[test]
     fn without_properties_a_record_is_the_vendors_id_alone() {
         let person = Person::new(1, 8);
-        assert_eq!(person.cdp(&[], GioId::Number), r#"{"gio_id":9007199254741001}"#);
-        assert_eq!(person.cdp(&[], GioId::Text), r#"{"gio_id":"9007199254741001"}"#);
+        assert_eq!(member(&person).json(&[], GioId::Number), r#"{"gio_id":9007199254741001}"#);
+        assert_eq!(member(&person).json(&[], GioId::Text), r#"{"gio_id":"9007199254741001"}"#);
     }
 
     #[test]
     fn csv_quotes_every_value_and_leaves_the_unknown_bare() {
         let mut person = Person::new(1, 0);
         (person.note, person.email) = (Some("a \"b\",\nc"), None);
-        assert_eq!(person.cdp_csv(&names(&["usr_email", "usr_note"])), "\"600000\",,\"a \"\"b\"\",\nc\"");
+        let row = |style| member(&person).csv(&names(&["usr_email", "usr_note"]), style);
+        assert_eq!(row(CsvStyle::default()), "\"600000\",,\"a \"\"b\"\",\nc\"");
+        let odd = CsvStyle { bare_gio_id: true, backslash: true };
+        assert_eq!(row(odd), "600000,,\"a \\\"b\\\",\nc\"");
+    }
+
+    #[test]
+    fn a_query_for_one_person_answers_lists_of_identities_and_every_property() {
+        let person = Person::new(1, 0);
+        let one = person.cdp_single();
+        assert_eq!(one["identifications"], json!({"ids_$basic_userId": ["user-0"]}));
+        assert_eq!(one["properties"].as_object().unwrap().len(), ATTRIBUTES.len());
+        assert_eq!(one["properties"]["usr_age"], json!(person.age.map(|age| age.to_string())));
+        assert!(ATTRIBUTES.iter().chain(&IDENTITIES).all(|name| person.property(name).is_some()));
+        assert!(ATTRIBUTES.iter().all(|name| display_name(name) != *name));
     }
 
     #[test]
