@@ -209,15 +209,15 @@ async fn the_same_call_is_made_until_links_come_that_live_long() {
     let api = api(server.url.as_str(), &json!({}), &[("token", "t")]);
     let request = request(&window("2018-07-01T00:00:00Z", "2018-07-01T01:00:00Z"));
     let exchanges = Exchanges::default();
-    let name = "hour:page:2018070108";
-    let first = poll(&api, &request, name, &part(name), &exchanges).await.unwrap();
+    let page = "hour:page:2018070108";
+    let first = poll(&api, &request, page, &part(page), &exchanges).await.unwrap();
     assert!(matches!(first, Progress::Preparing { .. }));
-    let Progress::Ready(files) = poll(&api, &request, name, &part(name), &exchanges).await.unwrap() else {
+    let Progress::Ready(files) = poll(&api, &request, page, &part(page), &exchanges).await.unwrap() else {
         panic!("not ready")
     };
     assert_eq!((files.len(), files[0].tag.as_ref()), (1, "page"));
-    let line = "GET /v2/insights/hour/page/2a1b4018cd954ec2bcc69da5138bdb96/2018070108.json?expire=120";
-    assert_eq!(server.lines(), [line, line]);
+    let asked_for = "GET /v2/insights/hour/page/2a1b4018cd954ec2bcc69da5138bdb96/2018070108.json?expire=120";
+    assert_eq!(server.lines(), [asked_for, asked_for]);
     let kept = format!("{:?} {files:?}", exchanges.take());
     assert!(
         !kept.contains("s3cr3t") && kept.contains("preparing, status RUNNING") && kept.contains("files: 1"),
@@ -235,6 +235,6 @@ async fn a_day_may_have_thousands_of_files() {
     let mut parameters = window("2018-07-01T00:00:00+08:00", "2018-07-02T00:00:00+08:00");
     parameters["granularity"] = "day".into();
     let name = "day:20180701";
-    let asked = poll(&api, &request(&parameters), name, &part(name), &Exchanges::default()).await;
-    assert_eq!(tags(asked).len(), 3000);
+    let answered = poll(&api, &request(&parameters), name, &part(name), &Exchanges::default()).await;
+    assert_eq!(tags(answered).len(), 3000);
 }
