@@ -29,6 +29,9 @@ pub const X_CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
 /// A web page, or anything else that is not what is documented, may be a proxy's mood, but not for long.
 pub const NOT_FOR_LONG: Next = Next::TryAgain { after: None, at_most: Some(5) };
 
+/// Of an answer that is kept in memory, in bytes: a day of raw data can have thousands of long links.
+const MAX_LARGE: usize = 16 * 1024 * 1024;
+
 /// New tokens asked for in one call, when those before are refused.
 const MAX_REISSUES: u32 = 3;
 
@@ -129,6 +132,30 @@ impl Api {
             Reply::Whole(answer) => Ok(answer),
             Reply::Head(_) => Err(super::no_plan()),
         }
+    }
+
+    /// The same for an answer of at most 16 MiB.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub async fn get_large(
+        &self,
+        action: &'static str,
+        path: &str,
+        query: &[(&str, Option<String>)],
+        exchanges: &Exchanges,
+    ) -> Result<Answer, VendorError> {
+        let answer = self.open(action, path, query, exchanges).await?;
+        let (status, headers) = (answer.status, answer.headers.clone());
+        let read = answer.peek(MAX_LARGE).await.and_then(|read| {
+            if read.is_whole {
+                return Ok(read.beginning);
+            }
+            let message = "GrowingIO's answer is far larger than documented";
+            Err(VendorError::new(Code::VendorMalformedData, NOT_FOR_LONG, message))
+        });
+        let body = read.inspect_err(|error| exchanges.decide(error.message.clone()))?;
+        Ok(Answer { status, headers, body })
     }
 
     /// The same for an answer of any size: its body is left to be streamed.

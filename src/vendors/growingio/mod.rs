@@ -43,7 +43,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             typical_latency: "An hour is there 40 minutes after its end, 60 minutes between 23:00 and 02:00 in Beijing; \
                 a day by 06:00 in Beijing",
             // A day that is asked for when it begins is there 30 hours later.
-            stall_window: Duration::from_hours(12),
+            stall_window: Duration::from_hours(36),
             // The documents ask for five minutes between two calls about files that are being made.
             poll_factor: 5,
             limits: &[

@@ -128,13 +128,12 @@ fn tables(api: &Api, event_types: &[String]) -> Result<Vec<&'static Table>, Vec<
     let mut errors = Vec::new();
     let mut tables = Vec::new();
     for (index, event_type) in event_types.iter().enumerate() {
-        match Table::named(event_type).filter(offered) {
-            Some(table) => tables.push(table),
-            None => {
-                let known: Vec<_> = tables::TABLES.iter().filter(offered).map(|table| table.name).collect();
-                let pointer = format!("/parameters/event_types/{index}");
-                errors.push(FieldError::new(pointer, "invalid", format!("one of {}", known.join(", "))));
-            }
+        if let Some(table) = Table::named(event_type).filter(offered) {
+            tables.push(table);
+        } else {
+            let known: Vec<_> = tables::TABLES.iter().filter(offered).map(|table| table.name).collect();
+            let pointer = format!("/parameters/event_types/{index}");
+            errors.push(FieldError::new(pointer, "invalid", format!("one of {}", known.join(", "))));
         }
     }
     if errors.is_empty() { Ok(tables) } else { Err(errors) }
@@ -179,7 +178,7 @@ pub async fn poll(
 ) -> Result<Progress, VendorError> {
     let part = Part::parse(part).ok_or_else(no_plan)?;
     let query = [("expire", Some(LINK_MINUTES.to_string()))];
-    let answer = api.get("poll", &part.path(api), &query, exchanges).await?;
+    let answer = api.get_large("poll", &part.path(api), &query, exchanges).await?;
     decided(exchanges, answer::progress(&answer, part, inquiry.now), |progress| match progress {
         Progress::Ready(files) => format!("ready, files: {}", files.len()),
         Progress::Preparing { status, .. } => format!("preparing, status {status}"),
@@ -201,7 +200,7 @@ pub fn records(api: &Api, request: &ExportRequest) -> Arc<dyn Records> {
 
 /// The first whole millisecond that is not before `time`.
 fn millis_from(time: DateTime<Utc>) -> i64 {
-    time.timestamp_millis() + i64::from(time.timestamp_subsec_nanos() % 1_000_000 != 0)
+    time.timestamp_millis() + i64::from(!time.timestamp_subsec_nanos().is_multiple_of(1_000_000))
 }
 
 #[cfg(test)]

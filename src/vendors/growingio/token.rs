@@ -16,6 +16,7 @@ use crate::{
     exports::problem::Code,
     vendors::{
         Exchanges, Next, VendorError,
+        excerpt::excerpt,
         http::{Answer, Http, OwnCall, TRY_AGAIN, below, decided},
         shared::Issued,
     },
@@ -39,6 +40,11 @@ pub struct Signer<'a> {
 struct Issue {
     status: Option<String>,
     code: Option<SecretString>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    message: Option<String>,
 }
 
 impl Signer<'_> {
@@ -81,17 +87,18 @@ impl Signer<'_> {
             let success = issue.status.is_some_and(|status| status.eq_ignore_ascii_case("success"));
             issue.code.filter(|code| success && !code.expose_secret().is_empty())
         });
-        match token {
-            Some(token) => Ok(Issued { token, expires_at: now + LIFE - MARGIN }),
-            None => {
-                let shown = answer.excerpt(self.private_key);
-                let message = format!(
-                    "GrowingIO issued no token for these keys ({status}); it may have been switched off for the \
-                     project, which then needs a token from its settings: {shown}"
-                );
-                Err(answer.error(Code::VendorCredentialsRejected, Next::GiveUp, message))
-            }
+        if let Some(token) = token {
+            return Ok(Issued { token, expires_at: now + LIFE - MARGIN });
         }
+        // Never the whole answer: it may hold a code all the same.
+        let why = serde_json::from_slice::<Refusal>(&answer.body).ok().and_then(|refusal| refusal.message);
+        let why = why.map(|why| format!(": {}", excerpt(why.as_bytes(), &[self.private_key])));
+        let message = format!(
+            "GrowingIO issued no token for these keys ({status}); it may have been switched off for the project, which \
+             then needs a token from its settings{}",
+            why.unwrap_or_default()
+        );
+        Err(answer.error(Code::VendorCredentialsRejected, Next::GiveUp, message))
     }
 
     /// The signed request of that time.
@@ -105,7 +112,13 @@ impl Signer<'_> {
 /// HMAC-SHA256 in lower-case hexadecimal.
 fn sign(key: &SecretString, message: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret().as_bytes());
-    hmac::sign(&key, message.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(64);
+    for byte in hmac::sign(&key, message.as_bytes()).as_ref() {
+        for half in [byte >> 4, byte & 0xf] {
+            digits.extend(char::from_digit(half.into(), 16));
+        }
+    }
+    digits
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ impl Records for RawRows {
     }
 
     fn member<'r>(&'r self, tag: &'r str) -> Box<dyn Member + 'r> {
-        Box::new(File { records: self, tag, layout: None, event_time: String::new(), received_at: String::new() })
+        let (event_time, received_at) = (String::new(), String::new());
+        Box::new(File { records: self, tag, layout: None, is_wanted: true, event_time, received_at })
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -91,6 +92,8 @@ struct File<'r> {
     tag: &'r str,
     /// Known from the first row on.
     layout: Option<Layout>,
+    /// Whether its type was asked for.
+    is_wanted: bool,
     /// Kept so that no row needs new ones.
     event_time: String,
     received_at: String,
@@ -99,27 +102,22 @@ struct File<'r> {
 impl File<'_> {
     /// Whether the row is an event that is wanted.
     fn takes(&mut self, row: &csv::ByteRecord) -> Result<bool, BadRecord> {
-        let layout = match &mut self.layout {
-            Some(layout) => layout,
-            None => {
-                let (found, is_header) = Layout::find(self.tag, self.records.version, row)?;
-                if !is_header {
-                    self.records.had_no_header.store(true, Ordering::Relaxed);
-                }
-                let layout = self.layout.insert(found);
-                if is_header {
-                    return Ok(false);
-                }
-                layout
+        if self.layout.is_none() {
+            let (layout, is_header) = Layout::find(self.tag, self.records.version, row)?;
+            self.is_wanted = self.records.wants(&layout.event_type);
+            self.layout = Some(layout);
+            if is_header {
+                return Ok(false);
             }
-        };
+            self.records.had_no_header.store(true, Ordering::Relaxed);
+        }
+        let Some(layout) = &self.layout else { return Ok(false) };
         if row.len() != layout.columns.len() {
             let why = format!("it has {} cells where the header has {}", row.len(), layout.columns.len());
             return Err(BadRecord(why.into()));
         }
         let received = layout.received_at.and_then(|at| row.get(at)).and_then(time::millis);
-        Ok(self.records.wants(&layout.event_type)
-            && received.is_none_or(|received| self.records.received.contains(&received)))
+        Ok(self.is_wanted && received.is_none_or(|received| self.records.received.contains(&received)))
     }
 }
 

@@ -186,9 +186,10 @@ fn only_young_slices_that_do_not_exist_may_still_come() {
     let young =
         |name: &str, now: &str| matches!(asked(name, missing, now), Ok(Progress::Preparing { warning: None, .. }));
     assert!(young("hour:2018070209", NOW));
-    assert!(young("hour:2018070208", NOW));
+    // It ended at 08:00 and was due at 08:40.
+    assert!(young("hour:2018070207", NOW));
     assert!(young("day:20180701", "2018-07-02T11:59:00+08:00"));
-    for (name, now) in [("hour:2018070207", NOW), ("day:20180701", "2018-07-02T12:00:00+08:00")] {
+    for (name, now) in [("hour:2018070206", NOW), ("day:20180701", "2018-07-02T12:00:00+08:00")] {
         let error = asked(name, missing, now).unwrap_err();
         assert_eq!((error.code, error.next), (Code::VendorDataNotFound, Next::GiveUp), "{name}");
     }
@@ -208,18 +209,32 @@ async fn the_same_call_is_made_until_links_come_that_live_long() {
     let api = api(server.url.as_str(), &json!({}), &[("token", "t")]);
     let request = request(&window("2018-07-01T00:00:00Z", "2018-07-01T01:00:00Z"));
     let exchanges = Exchanges::default();
-    let name = "hour:page:2018070108";
-    let first = poll(&api, &request, name, &part(name), &exchanges).await.unwrap();
+    let page = "hour:page:2018070108";
+    let first = poll(&api, &request, page, &part(page), &exchanges).await.unwrap();
     assert!(matches!(first, Progress::Preparing { .. }));
-    let Progress::Ready(files) = poll(&api, &request, name, &part(name), &exchanges).await.unwrap() else {
+    let Progress::Ready(files) = poll(&api, &request, page, &part(page), &exchanges).await.unwrap() else {
         panic!("not ready")
     };
     assert_eq!((files.len(), files[0].tag.as_ref()), (1, "page"));
-    let line = "GET /v2/insights/hour/page/2a1b4018cd954ec2bcc69da5138bdb96/2018070108.json?expire=120";
-    assert_eq!(server.lines(), [line, line]);
+    let asked_for = "GET /v2/insights/hour/page/2a1b4018cd954ec2bcc69da5138bdb96/2018070108.json?expire=120";
+    assert_eq!(server.lines(), [asked_for, asked_for]);
     let kept = format!("{:?} {files:?}", exchanges.take());
     assert!(
         !kept.contains("s3cr3t") && kept.contains("preparing, status RUNNING") && kept.contains("files: 1"),
         "{kept}"
     );
+}
+
+#[tokio::test]
+async fn a_day_may_have_thousands_of_files() {
+    let link = format!("https://files.test/{}", "x".repeat(700));
+    let finished = json!({"status": "FINISHED", "downloadLinks": {"page": vec![link; 3000]}}).to_string();
+    assert!(finished.len() > 1024 * 1024);
+    let server = Scripted::start(vec![reply(200, &[], &finished)]).await;
+    let api = api(server.url.as_str(), &json!({}), &[("token", "t")]);
+    let mut parameters = window("2018-07-01T00:00:00+08:00", "2018-07-02T00:00:00+08:00");
+    parameters["granularity"] = "day".into();
+    let name = "day:20180701";
+    let answered = poll(&api, &request(&parameters), name, &part(name), &Exchanges::default()).await;
+    assert_eq!(tags(answered).len(), 3000);
 }
