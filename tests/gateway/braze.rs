@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use headgate::vendors::braze::sandbox::segment_id;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use url::Url;
@@ -54,6 +55,7 @@ async fn a_workspace_with_a_bucket_of_its_own_yields_the_same_truth() {
 async fn a_bucket_that_stays_empty_ends_at_the_deadline_and_never_as_an_empty_success() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, mut body) = with_bucket(folder.path(), &["braze.bucket.nothing"]).await;
+    body["parameters"]["audience"]["id"] = json!(segment_id(2));
     body["deadline"] = json!("PT4S");
     let ended = gateway.run(&body).await;
     assert_eq!(ended["error"]["code"], "deadline_exceeded", "{ended:#}");

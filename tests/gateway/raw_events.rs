@@ -87,7 +87,7 @@ async fn fourteen_days_of_every_type_survive_restarts_and_fetch_nothing_twice() 
             .fetch_all(&gateway.db)
             .await
             .unwrap();
-        assert!(done.len() as i64 >= stop_at, "{}", done.len());
+        assert!(i64::try_from(done.len()).unwrap() >= stop_at, "{}", done.len());
         let finished = counts(&gateway, "finished ");
         for part in done {
             let slice = part.rsplit(':').next().unwrap().to_owned();
