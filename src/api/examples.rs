@@ -6,6 +6,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
+    catalog::{CatalogItem, CatalogList, QuotaList, QuotaView},
     connections::{ConnectionList, view as connection_view},
     export_view::{AttemptList, AttemptView, EventList, EventView, ExportList, ExportView, FileView, Manifest},
     exports::{PlanView, PlannedCallView},
@@ -102,6 +103,46 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
         ("put_connection", "200" | "201") | ("rotate_credentials" | "check_connection", "200") => {
             serde_json::to_value(connection_view(connection(), true))
         }
+        ("list_catalog", "200") => serde_json::to_value(CatalogList {
+            data: vec![CatalogItem {
+                id: "5a1b0c2d-0000-4000-8000-000000000001".into(),
+                kind: "segment".into(),
+                name: Some("Bought in May".into()),
+                description: None,
+                size: None,
+                status: None,
+                created_at: None,
+                updated_at: None,
+                vendor: json!({"analytics_tracking_enabled": true, "tags": ["shop"]}),
+            }],
+            next_page_token: String::new(),
+        }),
+        ("list_dashboard", "200") => serde_json::to_value(CatalogList {
+            data: vec![CatalogItem {
+                id: "YoX28w7R".into(),
+                kind: "chart".into(),
+                name: Some("Visits by city".into()),
+                description: None,
+                size: None,
+                status: None,
+                created_at: Some("2019-01-01".into()),
+                updated_at: None,
+                vendor: json!({"creator": "someone"}),
+            }],
+            next_page_token: String::new(),
+        }),
+        ("get_quota", "200") => serde_json::to_value(QuotaList {
+            data: vec![QuotaView {
+                name: "requests",
+                description: "Most calls",
+                limit: 250_000,
+                window: Some("PT1H".into()),
+                used: 1_200,
+                remaining: 248_800,
+                resets_at: Some(time(3600)),
+            }],
+            next_page_token: String::new(),
+        }),
         ("healthz" | "readyz", "200") => serde_json::to_value(health::Liveness { status: "ok" }),
         _ => return None,
     };

@@ -384,7 +384,7 @@ mod tests {
         let view = to_value(ExportView::new(export, examples::time(0))).unwrap();
         insta::assert_snapshot!(
             view.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
-            @"id state phase waiting_reason connection vendor dataset parameters output delivery labels created_by attempt retry_at retry_of coalesced_with progress created_at started_at last_progress_at finished_at deadline_at error warnings vendor_status result"
+            @"id state phase waiting_reason queue_position connection vendor dataset parameters output delivery labels created_by attempt retry_at retry_of coalesced_with progress created_at started_at last_progress_at finished_at deadline_at error warnings vendor_status result"
         );
         assert!(view["result"].is_null() && view["vendor_status"]["last"].is_null());
     }

@@ -17,7 +17,7 @@ use crate::{
     exports::{
         problem::{Code, Problem},
         request::{ExportRequest, Format},
-        retry::MAX_FAILURES,
+        retry::{MAX_FAILURES, Spacing},
         state::{Event, Phase},
     },
     operations::accounts::OpenAccount,
@@ -128,7 +128,7 @@ impl Parts<'_> {
         let asked = Parts { step: &step, ..*self }.ask(&part).await;
         self.step.exchanges.append(&exchanges);
         let Err(setback) = asked else { return Ok(()) };
-        let spacing = self.step.worker.settings.spacing;
+        let spacing = self.spacing();
         let failures = u32::try_from(part.failures).unwrap_or_default() + 1;
         match setback {
             Setback::Stop(end) => Err(end),
@@ -170,8 +170,7 @@ impl Parts<'_> {
                 if let Some(warning) = warning {
                     self.step.warn(&[warning]).await?;
                 }
-                let spacing = self.step.worker.settings.spacing.times(self.spec.poll_factor);
-                let after = self.step.jitter(spacing.poll(self.waited(part), ask_again_in));
+                let after = self.step.jitter(self.spacing().poll(self.waited(part), ask_again_in));
                 Ok(self.leave(part, after, 0, Some(&status)).await?)
             }
             Progress::Ready(files) => self.fetch(part, files).await,
@@ -305,6 +304,11 @@ impl Parts<'_> {
         let failures = i32::try_from(failures).unwrap_or(i32::MAX);
         let leave = LeavePart { after, failures, vendor_status };
         settle::held(store::parts::leave(db, id, claim, part.number, &leave).await?)
+    }
+
+    /// How far apart the vendor wants to be asked.
+    fn spacing(&self) -> Spacing {
+        self.step.worker.settings.spacing.times(self.spec.poll_factor)
     }
 
     fn waited(&self, part: &PendingPart) -> Duration {

@@ -35,6 +35,8 @@ async fn a_workspace_with_a_bucket_of_its_own_yields_the_same_truth() {
         &["braze.bucket.empty_url"],
         &["braze.bucket.later_date"],
         &["braze.callback.with_url"],
+        // A link that never works, beside the bucket that has the data.
+        &["braze.bucket.link_too"],
         &["braze.file.gzip"],
         // The workspace's bucket was taken away between two exports: the same connection reads the link.
         &["braze.bucket.off"],

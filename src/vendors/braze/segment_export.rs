@@ -129,7 +129,7 @@ impl Exports<'_> {
         let answer = self.api.post("submit", whom.endpoint(), &body, Next::OutcomeUnknown, exchanges).await?;
         let submitted = wire::submitted(&answer, self.api.key(), whom.endpoint().permission, self.bucket.is_some())
             .and_then(|submitted| match handle(&submitted.ticket)? {
-                Handle::Url(url) => self.permitted(&url).map(|_| submitted),
+                Handle::Url(url) | Handle::Either { url, .. } => self.permitted(&url).map(|_| submitted),
                 Handle::ObjectPrefix(_) => Ok(submitted),
             });
         decided(exchanges, submitted, |submitted| match handle(&submitted.ticket) {
@@ -147,6 +147,14 @@ impl Exports<'_> {
     ) -> Result<Progress, VendorError> {
         match handle(ticket)? {
             Handle::Url(url) => self.ask_link(&url, inquiry, exchanges).await,
+            Handle::Either { url, object_prefix } => {
+                let bucket = self.bucket()?;
+                let found = bucket.list(whom.segment(), &object_prefix, self.api.http(), exchanges).await?;
+                if found.is_empty() {
+                    return self.ask_link(&url, inquiry, exchanges).await;
+                }
+                Ok(complete(found, bucket.quiet(inquiry.called_back), inquiry))
+            }
             Handle::ObjectPrefix(prefix) => {
                 let bucket = self.bucket()?;
                 let found = bucket.list(whom.segment(), &prefix, self.api.http(), exchanges).await?;

@@ -28,6 +28,9 @@ pub enum Handle {
     Url(String),
     /// A folder in every key of the export's objects in the workspace's bucket.
     ObjectPrefix(String),
+    /// A link although the workspace has a bucket: Braze's pages hint that this happens, and not which of the two will
+    /// have the data.
+    Either { url: String, object_prefix: String },
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,6 +81,10 @@ pub fn submitted(
     let accepted = message.eq_ignore_ascii_case("success");
     let reference = read.object_prefix.filter(|prefix| !prefix.is_empty() && prefix.len() <= 255);
     match read.url.filter(|url| !url.is_empty()) {
+        Some(url) if accepted && has_bucket && reference.is_some() => {
+            let object_prefix = reference.clone().unwrap_or_default();
+            Ok(Submitted { ticket: ticket(&Handle::Either { url, object_prefix }), reference })
+        }
         Some(url) if accepted || message.is_empty() => Ok(Submitted { ticket: ticket(&Handle::Url(url)), reference }),
         // Taken during maintenance, to be worked on later, without a handle to follow it by. Whether it begins can only
         // be found out as after a lost answer. Source: `_docs/_api/errors.md`, older text.

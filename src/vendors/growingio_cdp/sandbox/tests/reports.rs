@@ -149,9 +149,9 @@ async fn every_dataset_of_the_demo_has_rows_and_faults_that_exist() {
     {"metric":"任意事件的总人数","time":"2026-01-31T16:00:00Z","interval":"day","dimensions":{"目标用户":"全部用户"},"value":7633}
     {"metric":"任意事件的总人数 (2)","time":"2026-01-31T16:00:00Z","interval":"day","dimensions":{"目标用户":"全部用户"},"value":9035}
     {"metric":"跳出率","time":"2026-01-31T16:00:00Z","interval":"day","dimensions":{"目标用户":"全部用户"},"value":0.12}
-    {"metric":"访问","time":null,"interval":null,"dimensions":{},"value":367.0}
-    {"metric":"第 1 步转化率","time":null,"interval":null,"dimensions":{},"value":0.1608}
-    {"metric":"访问 (2)","time":null,"interval":null,"dimensions":{},"value":59.0}
+    {"metric":"访问","time":null,"interval":null,"dimensions":{"时间":"全部"},"value":367.0}
+    {"metric":"第 1 步转化率","time":null,"interval":null,"dimensions":{"时间":"全部"},"value":0.1608}
+    {"metric":"访问 (2)","time":null,"interval":null,"dimensions":{"时间":"全部"},"value":59.0}
     {"metric":"用户量","time":null,"interval":null,"dimensions":{"活跃天数 区间范围":"[0.0,0.0]"},"value":698}
     "#
     );
