@@ -13,12 +13,11 @@ use super::{
     responses::{Absent, BadQuery, Denied, VendorAtFault, VendorBusy},
 };
 use crate::{
-    exports::rows::CatalogRow,
+    exports::{parameters::CatalogKind, rows::CatalogRow},
     operations::{
         Gateway,
         catalog::{self as operation, Quota},
     },
-    vendors::CatalogKind,
 };
 
 const DEFAULT_PAGE_SIZE: i64 = 50;

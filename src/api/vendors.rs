@@ -16,14 +16,13 @@ use crate::{
     exports::{
         fields::{ColumnType, UserColumn},
         parameters::{
-            AudienceKind, Audiences, Dashboards, EventRules, Events, Messages, MetricSeries, RawEvents, Report,
-            Suppressions, UserProfiles,
+            AudienceKind, Audiences, CatalogKind, Dashboards, EventRules, Events, Messages, MetricSeries, RawEvents,
+            Report, Suppressions, UserProfiles,
         },
         request::Dataset,
         schema::{Column, Schema},
     },
     operations::vendors as operation,
-    vendors::CatalogKind,
 };
 
 /// A kind of backend.

@@ -428,6 +428,17 @@ pub struct Events {
     pub details: bool,
 }
 
+/// A list that a vendor gives at once, for choosing ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CatalogKind {
+    Audiences,
+    Dashboards,
+    Campaigns,
+    Canvases,
+    Events,
+}
+
 /// `parameters` in JSON; `dataset` says which. Only its schema is used: the shapes overlap, so it is any of them.
 #[derive(Debug)]
 pub struct ParametersBody;

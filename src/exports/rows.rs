@@ -106,6 +106,30 @@ pub struct CatalogRow<'a> {
     pub vendor: Object<'a>,
 }
 
+impl CatalogRow<'_> {
+    /// The row with nothing borrowed.
+    pub fn into_owned(self) -> CatalogRow<'static> {
+        fn text(text: Cow<'_, str>) -> Cow<'static, str> {
+            Cow::Owned(text.into_owned())
+        }
+        let cell = |cell: Cell<'_>| match cell {
+            Cell::Text(value) => Cell::Text(text(value)),
+            Cell::Json(value) => Cell::Json(Cow::Owned(value.into_owned())),
+        };
+        CatalogRow {
+            id: text(self.id),
+            kind: text(self.kind),
+            name: self.name.map(text),
+            description: self.description.map(text),
+            size: self.size,
+            status: self.status.map(text),
+            created_at: self.created_at.map(text),
+            updated_at: self.updated_at.map(text),
+            vendor: Object(self.vendor.0.into_iter().map(|(name, value)| (text(name), cell(value))).collect()),
+        }
+    }
+}
+
 /// A record of `suppression.v1`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SuppressionRow<'a> {

@@ -13,11 +13,12 @@ use super::{
 };
 use crate::{
     exports::{
+        parameters::CatalogKind,
         problem::{Code, Problem, VendorBlame},
         rows::CatalogRow,
     },
     store::{self, budgets::BudgetKey},
-    vendors::{CatalogKind, CatalogQuery, Exchanges, Next, VendorError, shared::Pace},
+    vendors::{CatalogQuery, Exchanges, Next, VendorError, shared::Pace},
 };
 
 /// One page of a catalog.

@@ -235,5 +235,11 @@ fn require_all(spec: &VendorSpec, credentials: Option<&BTreeMap<String, SecretSt
     }
     let missing =
         |known: &CredentialSpec| FieldError::new(format!("/credentials/{}", known.name), "required", known.description);
-    Err(Problem::invalid(spec.credentials.iter().map(missing).collect()).into())
+    let mut errors: Vec<_> = spec.credentials.iter().filter(|known| known.required).map(missing).collect();
+    if errors.is_empty() {
+        let names: Vec<_> = spec.credentials.iter().map(|known| known.name).collect();
+        let detail = format!("there is none; known are: {}", names.join(", "));
+        errors.push(FieldError::new("/credentials", "required", detail));
+    }
+    Err(Problem::invalid(errors).into())
 }

@@ -34,7 +34,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use crate::exports::{
-    parameters::{AudienceKind, Window},
+    parameters::{AudienceKind, CatalogKind, Window},
     problem::{Code, FieldError},
     records::Records,
     request::{Dataset, ExportRequest},
@@ -79,17 +79,6 @@ pub struct DatasetSpec {
     pub poll_factor: u32,
     /// Limits of the vendor, in words.
     pub limits: &'static [&'static str],
-}
-
-/// A list that a vendor gives at once, for choosing ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CatalogKind {
-    Audiences,
-    Dashboards,
-    Campaigns,
-    Canvases,
-    Events,
 }
 
 /// What of a catalog is wanted.

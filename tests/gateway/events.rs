@@ -142,8 +142,8 @@ async fn attempts_tell_each_exchange_without_what_grants_access() {
         let answer = gateway.get(&format!("{}/attempts", export_path(&export))).await;
         let attempts = answer.json()["data"].as_array().unwrap().clone();
         let actions: Vec<_> = attempts.iter().map(|attempt| attempt["action"].as_str().unwrap()).collect();
-        assert_eq!(actions.first(), Some(&"submit"), "{}", spec.name);
-        assert_eq!(actions.iter().filter(|action| **action == "submit").count(), 1, "{}", spec.name);
+        assert_eq!(actions.first(), Some(&"verify"), "{}", spec.name);
+        assert!(actions.iter().filter(|action| **action == "submit").count() <= 1, "{}", spec.name);
         assert_eq!(actions.last(), Some(&"download"), "{}", spec.name);
         assert!(attempts.is_sorted_by_key(|attempt| attempt["at"].as_str().unwrap().to_owned()));
         for attempt in &attempts {
@@ -166,7 +166,7 @@ async fn attempts_show_what_the_vendor_refused_and_what_was_made_of_it() {
     let export = gateway.run(&TestGateway::everybody(&gateway.connect("braze").await)).await;
     assert_eq!(export["state"], "succeeded", "{export:#}");
     let attempts = gateway.get(&format!("{}/attempts", export_path(&export))).await.json();
-    assert_eq!(attempts["data"][0]["http_status"], 500);
-    assert_eq!(attempts["data"][0]["action"], "submit");
-    assert_eq!(attempts["data"][1]["http_status"], 201);
+    let attempts = attempts["data"].as_array().unwrap().iter();
+    let submits = attempts.filter(|attempt| attempt["action"] == "submit").map(|attempt| &attempt["http_status"]);
+    assert_eq!(submits.collect::<Vec<_>>(), [500, 201]);
 }

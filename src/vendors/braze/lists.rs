@@ -149,7 +149,7 @@ pub async fn catalog(api: &Api, query: &CatalogQuery, exchanges: &Exchanges) -> 
     }
     let wish = Wish { thing, details: false, include_archived: false };
     let Page { rows, next, .. } = wish.list().page(api, "catalog", after, exchanges).await?;
-    let rows = rows.iter().map(|row| things(thing, row.get().as_bytes()).map(owned));
+    let rows = rows.iter().map(|row| things(thing, row.get().as_bytes()).map(CatalogRow::into_owned));
     let rows = rows.collect::<Result<_, _>>().map_err(|bad| {
         VendorError::new(Code::VendorMalformedData, Next::GiveUp, format!("Braze's list cannot be read: {bad}"))
     })?;
@@ -240,25 +240,6 @@ fn things(thing: Thing, line: &[u8]) -> Result<CatalogRow<'_>, BadRecord> {
 fn time(value: &RawValue) -> Option<Cow<'_, str>> {
     let text = text(value)?;
     Some(instant(&text).map_or(text, |time| Cow::Owned(spelled(time))))
-}
-
-fn owned(row: CatalogRow<'_>) -> CatalogRow<'static> {
-    let text = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    let cell = |cell| match cell {
-        Cell::Text(value) => Cell::Text(text(value)),
-        Cell::Json(value) => Cell::Json(Cow::Owned(value.into_owned())),
-    };
-    CatalogRow {
-        id: text(row.id),
-        kind: text(row.kind),
-        name: row.name.map(text),
-        description: row.description.map(text),
-        size: row.size,
-        status: row.status.map(text),
-        created_at: row.created_at.map(text),
-        updated_at: row.updated_at.map(text),
-        vendor: Object(row.vendor.0.into_iter().map(|(name, value)| (text(name), cell(value))).collect()),
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::{
         problem::{Code, FieldError},
         records::Records,
         request::ExportRequest,
+        rows::CatalogRow,
     },
     vendors::{
         CatalogKind, CatalogPage, CatalogQuery, Exchanges, Inquiry, Next, Plan, Progress, VendorError, Work,
@@ -191,7 +192,7 @@ impl Items {
         let items: Option<Vec<&RawValue>> = serde_json::from_slice(list).map_err(|_| undocumented())?;
         let row = |item: &RawValue| {
             let members = Members::read(item.get().as_bytes()).map_err(|_| undocumented())?;
-            self.row(members, &head).map(rows::owned).map_err(|_| undocumented())
+            self.row(members, &head).map(CatalogRow::into_owned).map_err(|_| undocumented())
         };
         let rows = items.unwrap_or_default().into_iter().map(row).collect::<Result<_, _>>()?;
         Ok(CatalogPage { rows, next: None })

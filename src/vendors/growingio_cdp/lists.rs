@@ -16,7 +16,7 @@ use super::{
 use crate::exports::{
     problem::Code,
     records::{BadRecord, Emit, Framing, Member, Record, Records},
-    rows::{CatalogRow, Cell, Object, Row},
+    rows::{CatalogRow, Cell, Row},
 };
 use crate::vendors::{
     CatalogPage, Exchanges, Next, VendorError,
@@ -144,7 +144,7 @@ pub async fn catalog(
     let page = answer.status.is_success().then(|| serde_json::from_slice::<Page<'_>>(&answer.body).ok()).flatten();
     let page = page.ok_or_else(|| wire::refused(&answer, &api.token, ABOUT));
     let page = decided(exchanges, page, |page| format!("read, rows: {}", page.values.len()))?;
-    let rows = page.values.iter().filter_map(|item| row(list, item).ok().map(owned)).collect();
+    let rows = page.values.iter().filter_map(|item| row(list, item).ok().map(CatalogRow::into_owned)).collect();
     let next = match list {
         _ if page.has_next_page && !page.values.is_empty() => {
             Some(format!("{}:{}", list.kind(), offset + page.values.len() as u64))
@@ -182,27 +182,6 @@ fn utc(time: Cow<'_, str>) -> Cow<'_, str> {
             parsed.with_timezone(&Utc).to_rfc3339_opts(SecondsFormat::Millis, true).into()
         }
         _ => time,
-    }
-}
-
-fn owned(row: CatalogRow<'_>) -> CatalogRow<'static> {
-    fn text(text: Cow<'_, str>) -> Cow<'static, str> {
-        Cow::Owned(text.into_owned())
-    }
-    let cell = |cell: Cell<'_>| match cell {
-        Cell::Text(value) => Cell::Text(text(value)),
-        Cell::Json(json) => Cell::Json(Cow::Owned(json.into_owned())),
-    };
-    CatalogRow {
-        id: text(row.id),
-        kind: text(row.kind),
-        name: row.name.map(text),
-        description: row.description.map(text),
-        size: row.size,
-        status: row.status.map(text),
-        created_at: row.created_at.map(text),
-        updated_at: row.updated_at.map(text),
-        vendor: Object(row.vendor.0.into_iter().map(|(name, value)| (text(name), cell(value))).collect()),
     }
 }
 

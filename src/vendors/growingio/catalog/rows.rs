@@ -147,26 +147,6 @@ fn whole(text: &str) -> Option<i64> {
     text.strip_suffix(".0").unwrap_or(text).parse().ok()
 }
 
-/// The row with nothing borrowed.
-pub fn owned(row: CatalogRow<'_>) -> CatalogRow<'static> {
-    let text = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    let cell = |cell: Cell<'_>| match cell {
-        Cell::Text(value) => Cell::Text(text(value)),
-        Cell::Json(value) => Cell::Json(Cow::Owned(value.into_owned())),
-    };
-    CatalogRow {
-        id: text(row.id),
-        kind: text(row.kind),
-        name: row.name.map(text),
-        description: row.description.map(text),
-        size: row.size,
-        status: row.status.map(text),
-        created_at: row.created_at.map(text),
-        updated_at: row.updated_at.map(text),
-        vendor: Object(row.vendor.0.into_iter().map(|(name, value)| (text(name), cell(value))).collect()),
-    }
-}
-
 /// `rules.csv`, whose columns have other names in the documents' table than in its header.
 struct Rules {
     header: Option<RuleColumns>,
