@@ -557,7 +557,7 @@ impl Attempt {
     }
 
     fn answered(self, exchanges: &Exchanges, status: StatusCode) {
-        self.push(exchanges, Some(status.as_u16()), String::new());
+        self.push(exchanges, Some(status.as_u16()), "answered, but not read to the end".to_owned());
     }
 
     fn failed(self, exchanges: &Exchanges, error: VendorError) -> VendorError {

@@ -193,6 +193,17 @@ async fn a_token_killed_from_outside_every_moment_fails_no_export() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slice_that_ought_to_be_there_and_does_not_exist_fails_its_export() {
+    let gateway = gateway(1).await;
+    let connection = connect(&gateway, None).await;
+    gateway.faults(&["growingio.raw.not_exists"]).await;
+    let (from, _) = hours(&gateway, 40);
+    let ended = gateway.run(&request(&connection, (from, from + TimeDelta::hours(2)), &["page"])).await;
+    assert_eq!((&ended["state"], &ended["error"]["code"]), (&json!("failed"), &json!("vendor_data_not_found")));
+    eventually("no file is left", async || gateway.stored_files().is_empty().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_window_past_what_the_vendor_keeps_is_refused_at_once() {
     let gateway = gateway(1).await;
     let connection = connect(&gateway, None).await;
