@@ -152,7 +152,7 @@ fn tests_of_faults() -> String {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
                 read(&path, text);
-            } else if name.ends_with(".rs") && name != "faults.rs" {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && name != "faults.rs" {
                 text.push_str(&std::fs::read_to_string(&path).unwrap());
             }
         }
