@@ -28,7 +28,7 @@ use crate::{
         self,
         engine::{ClaimedExport, Release},
     },
-    vendors::{DatasetSpec, Exchanges, Inquiry, Pending, Progress, VendorError, Work},
+    vendors::{DatasetSpec, Exchanges, Inquiry, Next, Pending, Progress, VendorError, Work},
 };
 
 /// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
@@ -94,6 +94,8 @@ impl Step<'_> {
         };
         if let Err(Stop::Submission(error) | Stop::Vendor(error)) = &outcome
             && error.code == Code::VendorCredentialsRejected
+            // A token that somebody else keeps killing is got anew; that says nothing about the credentials.
+            && error.next == Next::GiveUp
         {
             self.mark_unhealthy(&sealed.record, error).await?;
         }
