@@ -13,7 +13,7 @@ use crate::{
     exports::{
         record::FileRecord,
         request::ExportRequest,
-        state::{Event, Phase},
+        state::{Event, Phase, State},
     },
     operations::accounts::OpenAccount,
     results::{
@@ -120,7 +120,8 @@ async fn begin(step: &Step<'_>, count: usize) -> Result<(), Stop> {
 pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) -> Result<(), Stop> {
     let export = &step.claimed.export;
     let (id, claim) = (export.export_id, step.claimed.claim);
-    let transition = export.state.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
+    // Not as it was claimed: it may have begun in this very step.
+    let transition = State::Running.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
     step.keep_exchanges().await;
     let mut tx = step.worker.gateway.db.begin().await?;
     let ttl = step.worker.settings.result_ttl;

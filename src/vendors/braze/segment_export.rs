@@ -243,7 +243,8 @@ impl Exports<'_> {
                 exchanges.decide("the segment exists");
                 Ok(())
             }
-            400 | 404 => {
+            // A 404 is an address that is wrong, which the submission will find out. Source: `_docs/_api/errors.md`.
+            400 => {
                 let message = format!("Braze does not know the segment: {}", answer.excerpt(self.api.key()));
                 exchanges.decide(message.clone());
                 Err(answer.error(Code::VendorDataNotFound, Next::GiveUp, message))

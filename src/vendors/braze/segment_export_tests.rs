@@ -51,7 +51,7 @@ async fn only_a_clear_answer_says_that_a_segment_does_not_exist() {
     for (status, expected) in [
         (200, None),
         (400, Some(Code::VendorDataNotFound)),
-        (404, Some(Code::VendorDataNotFound)),
+        (404, None),
         (401, None),
         (403, None),
         (429, None),
