@@ -1,6 +1,6 @@
 //! Raw data: the files that GrowingIO makes of each hour and day by itself. A call names a slice and gives its state
 //! and, once it is there, signed links to its files; nothing is begun and nothing can be cancelled.
-//! Slices are in [`slices`], what an answer means in [`answer`], the tables in [`tables`], their rows in [`rows`].
+//! Slices are in [`slices`], what an answer means in [`answer`], the tables in [`tables`](mod@tables), their rows in [`rows`].
 //! Source: `api/originaldata-export-v2/`, `api/originaldata-export-v1/`.
 
 mod answer;

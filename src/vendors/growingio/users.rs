@@ -1,7 +1,7 @@
 //! The users of a segment.
 //! The exporter is asked first, which is told what variables to put into the file and gives a signed link. Where it is
 //! not switched on its address is unknown, and `users.csv`, which holds every variable, is got in the same poll.
-//! Start at [`poll`]; what is asked for is in [`ask`], the files are read in [`rows`].
+//! Start at [`poll`]; what is asked for is in [`ask`](mod@ask), the files are read in [`rows`].
 
 mod ask;
 mod rows;
