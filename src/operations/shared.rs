@@ -19,7 +19,7 @@ use crate::{
     vendors::{
         Next, VendorError,
         http::TRY_AGAIN,
-        shared::{Budget, Issue, Pace, Permit, Seen, Shared, Token},
+        shared::{Budget, Call, Issue, Pace, Permit, Seen, Shared, Token},
     },
 };
 
@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// A place whose holder died is free again after this: longer than any call.
 const HOLD: Duration = Duration::from_secs(45);
+/// A call that was given up may still be on its way for this long.
+const STRAY: Duration = Duration::from_secs(2);
 /// Whoever refreshes a token has this long; longer than any call.
 const REFRESH: Duration = Duration::from_secs(45);
 /// A token this close to its end is replaced.
@@ -118,11 +120,15 @@ impl SharedInPostgres {
             Err(left) => return Ok(Err(left)),
         };
         let (db, vendor, budget) = (self.db.clone(), self.vendor, budget.clone());
-        Ok(Ok(Permit::new(move || {
+        Ok(Ok(Permit::new(move |call| {
+            let rest = match call {
+                Call::Answered => budget.window,
+                Call::Abandoned => budget.window + STRAY,
+            };
             let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
             runtime.spawn(async move {
                 let key = BudgetKey { vendor, account: &budget.account, budget: budget.name };
-                if let Err(error) = budgets::give_slot_back(&db, key, slot, budget.window).await {
+                if let Err(error) = budgets::give_slot_back(&db, key, slot, rest).await {
                     warn!(error = %error, "a place of a call budget could not be given back; it frees itself later");
                 }
             });

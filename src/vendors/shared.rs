@@ -31,7 +31,7 @@ pub enum Pace {
     /// Calls are counted in windows that begin with their first call. For large budgets.
     Counted,
     /// No span of `window`, wherever it begins, sees more than `limit` calls arrive: each call holds a place from before
-    /// it is sent until `window` after its answer. For small budgets; `limit` is at most a few dozen.
+    /// it is sent until `window` after its answer, or longer when none comes. For small budgets; `limit` is at most a few dozen.
     Spaced,
 }
 
@@ -43,26 +43,43 @@ pub struct Seen {
     pub resets_at: DateTime<Utc>,
 }
 
-/// Leave to make one call. Keep it until the answer is there.
+/// Leave to make one call. Keep it until the answer is there, and say so with [`Permit::answered`].
 #[must_use = "the call is to be made while this lives"]
-pub struct Permit(Option<Box<dyn FnOnce() + Send + Sync>>);
+pub struct Permit {
+    release: Option<Box<dyn FnOnce(Call) + Send + Sync>>,
+    call: Call,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// The vendor answered, so the call has arrived.
+    Answered,
+    /// Given up, or lost: it may still be on its way, and arrive.
+    Abandoned,
+}
 
 impl Permit {
-    /// `release` is run when the answer is there.
-    pub fn new(release: impl FnOnce() + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(release)))
+    /// `release` is run when the permit is dropped.
+    pub fn new(release: impl FnOnce(Call) + Send + Sync + 'static) -> Self {
+        Self { release: Some(Box::new(release)), call: Call::Abandoned }
     }
 
     /// Nothing to give back.
     pub const fn free() -> Self {
-        Self(None)
+        Self { release: None, call: Call::Abandoned }
+    }
+
+    /// The vendor has begun to answer.
+    pub fn answered(&mut self) {
+        self.call = Call::Answered;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(release) = self.0.take() {
-            release();
+        if let Some(release) = self.release.take() {
+            release(self.call);
         }
     }
 }

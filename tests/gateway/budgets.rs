@@ -52,12 +52,12 @@ async fn a_spaced_budget_is_never_exceeded_by_three_replicas_however_late_calls_
         let replica = replicas[usize::try_from(call % 3).unwrap()].clone();
         let arrivals = arrivals.clone();
         tokio::spawn(async move {
-            let permit = replica.take(&budget(2, window, Pace::Spaced)).await.unwrap();
+            let mut permit = replica.take(&budget(2, window, Pace::Spaced)).await.unwrap();
             // On its way for more or less long, as calls are.
             tokio::time::sleep(Duration::from_millis(call * 7 % 40)).await;
             arrivals.lock().unwrap().push(Instant::now());
             tokio::time::sleep(Duration::from_millis(call * 5 % 20)).await;
-            drop(permit);
+            permit.answered();
         })
     });
     for call in calls.collect::<Vec<_>>() {
@@ -69,6 +69,22 @@ async fn a_spaced_budget_is_never_exceeded_by_three_replicas_however_late_calls_
     for three in arrivals.windows(3) {
         assert!(three[2] - three[0] >= window, "three calls within {:?}", three[2] - three[0]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_given_up_may_still_arrive_and_keeps_its_place_for_a_while() {
+    let replicas = replicas(2).await;
+    let one = budget(1, Duration::from_millis(100), Pace::Spaced);
+    drop(replicas[0].take(&one).await.unwrap());
+    let given_up = Instant::now();
+    // What was given up is only now read by the vendor: no other call may have been made so far.
+    let mut next = replicas[1].take(&one).await.unwrap();
+    assert!(given_up.elapsed() >= Duration::from_secs(2), "{:?}", given_up.elapsed());
+    next.answered();
+    drop(next);
+    let answered = Instant::now();
+    drop(replicas[0].take(&one).await.unwrap());
+    assert!(answered.elapsed() < Duration::from_secs(2), "{:?}", answered.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

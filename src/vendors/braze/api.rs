@@ -177,9 +177,10 @@ impl Api {
         exchanges: &Exchanges,
     ) -> Result<Answer, VendorError> {
         let budget = endpoint.pool.budget(&self.account);
-        let _permit = self.shared.take(&budget).await?;
+        let mut permit = self.shared.take(&budget).await?;
         let call = Call { action, method, url, bearer: &self.key, body, when_lost };
         let answer = self.http.call(call, exchanges).await?;
+        permit.answered();
         self.learn(&budget, &answer.headers).await;
         Ok(answer)
     }
@@ -237,11 +238,12 @@ impl Api {
     /// Makes the call. The outer error is of a call without an answer, which is recorded already.
     async fn begin(&self, ask: &Ask<'_>, exchanges: &Exchanges) -> Result<Result<Begun, VendorError>, VendorError> {
         let budget = ask.endpoint.pool.budget(&self.account);
-        let permit = self.shared.take(&budget).await?;
+        let mut permit = self.shared.take(&budget).await?;
         let method = if ask.body.is_some() { Method::POST } else { Method::GET };
         let url = self.address(ask.endpoint, ask.query);
         let call = Call { action: ask.action, method, url, bearer: &self.key, body: ask.body, when_lost: TRY_AGAIN };
         let answer = self.http.stream(call, exchanges).await?;
+        permit.answered();
         self.learn(&budget, &answer.headers).await;
         let (status, wait) = (answer.status, busy_pause(answer.retry_after(), &answer.headers, Utc::now()));
         // Taken during maintenance, to be worked on later; there is no way to get at what it brings.

@@ -302,12 +302,13 @@ impl Api {
             headers.insert(X_CLIENT_ID, secret_header("", client_id)?);
         }
         let call = OwnCall { action, method: Method::GET, url: url.clone(), headers, body: None, when_lost: TRY_AGAIN };
-        // Kept until the answer is there.
-        let _permit = self.shared.take(&self.budget).await?;
-        Ok(match read {
+        let mut permit = self.shared.take(&self.budget).await?;
+        let reply = match read {
             Read::Whole => Reply::Whole(self.http.call_own(call, exchanges).await?),
             Read::Head => Reply::Head(self.http.stream_own(call, exchanges).await?),
-        })
+        };
+        permit.answered();
+        Ok(reply)
     }
 
     /// Lets a success through and says what anything else means.
