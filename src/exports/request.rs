@@ -102,6 +102,38 @@ pub struct Output {
     pub format: Format,
     pub compression: Compression,
     pub schema: RecordSchema,
+    #[serde(skip_serializing_if = "is_default")]
+    pub csv: CsvOptions,
+    /// Records in the vendor's order. Without it they come as they are done, which is faster.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ordered: bool,
+    /// One file, however large; without it a result is cut into files of about 256 MiB.
+    #[serde(skip_serializing_if = "is_default")]
+    pub single_file: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub on_bad_record: OnBadRecord,
+}
+
+impl Output {
+    /// What cannot go together.
+    fn errors(&self) -> Vec<FieldError> {
+        let refused = |field: &str, why: &str| FieldError::new(format!("/output/{field}"), "not_supported", why);
+        let mut errors = Vec::new();
+        if self.format == Format::Raw {
+            let why = "`raw` keeps the vendor's files as they are";
+            errors.extend((self.compression != Compression::None).then(|| refused("compression", why)));
+            errors.extend(self.single_file.then(|| refused("single_file", why)));
+            errors.extend((self.on_bad_record == OnBadRecord::Skip).then(|| refused("on_bad_record", why)));
+        }
+        if self.format == Format::Parquet && self.compression == Compression::Gzip {
+            errors.push(refused("compression", "Parquet packs its columns with zstd; use `none` or `zstd`"));
+        }
+        errors
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -110,16 +142,59 @@ pub enum Format {
     /// One JSON object a line.
     #[default]
     Ndjson,
+    /// RFC 4180, in UTF-8, with a header row; objects and arrays are JSON text, null is an empty cell.
+    Csv,
+    /// Typed columns, packed with zstd; objects and arrays are JSON text.
+    Parquet,
     /// The vendor's bytes, untouched.
     Raw,
 }
 
+impl Format {
+    /// The name in JSON, and the extension of a file's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Parquet => "parquet",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// What to do about a record that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadRecord {
+    /// The export fails, and says where the record is.
+    #[default]
+    Fail,
+    /// The record is left out. Where it was and why is in one more file, `rejected.ndjson`.
+    Skip,
+}
+
+/// Only for `csv`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CsvOptions {
+    /// Puts a `'` before a cell that a spreadsheet would run as a formula.
+    pub guard_formulas: bool,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        Self { guard_formulas: true }
+    }
+}
+
+/// How result files are packed. Parquet packs its columns itself, always with zstd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
     #[default]
     None,
     Gzip,
+    Zstd,
 }
 
 impl Compression {
@@ -128,6 +203,7 @@ impl Compression {
         match self {
             Self::None => "none",
             Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
         }
     }
 }
@@ -177,14 +253,7 @@ impl ExportRequest {
     /// # Errors
     /// Every field that is wrong, with its pointer.
     pub fn parse(dataset: Dataset, parameters: &Value, output: Output) -> Result<Self, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        if output.format == Format::Raw && output.compression != Compression::None {
-            errors.push(FieldError::new(
-                "/output/compression",
-                "not_supported",
-                "`raw` keeps the vendor's bytes as they are; use `none`",
-            ));
-        }
+        let errors = output.errors();
         match Parameters::parse(dataset, parameters) {
             Ok(parameters) if errors.is_empty() => Ok(Self { dataset, parameters, output }),
             Ok(_) => Err(errors),

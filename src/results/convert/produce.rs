@@ -39,7 +39,7 @@ pub(super) fn produce(
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Error> {
     match conversion.output.format {
-        Format::Ndjson => ndjson(files, conversion, meter, pieces),
+        Format::Ndjson | Format::Csv | Format::Parquet => ndjson(files, conversion, meter, pieces),
         Format::Raw => raw(files, conversion, meter, pieces),
     }
 }
@@ -54,7 +54,7 @@ fn ndjson(
     let compression = conversion.output.compression;
     let (name, media_type) = match compression {
         Compression::None => (format!("{dataset}.ndjson"), "application/x-ndjson"),
-        Compression::Gzip => (format!("{dataset}.ndjson.gz"), "application/gzip"),
+        Compression::Gzip | Compression::Zstd => (format!("{dataset}.ndjson.gz"), "application/gzip"),
     };
     send(pieces, Piece::Begin(Heading { name, media_type, compression: compression.as_str() }))?;
     let mut out = Lines::new(Sink::new(pieces, conversion.limits.max_result_bytes), compression);
@@ -209,7 +209,7 @@ impl<'a> Lines<'a> {
         match compression {
             Compression::None => Self::Plain(sink),
             // No name and no time in the header: equal records give equal files.
-            Compression::Gzip => Self::Gzip(Box::new(GzEncoder::new(sink, Level::new(GZIP_LEVEL)))),
+            Compression::Gzip | Compression::Zstd => Self::Gzip(Box::new(GzEncoder::new(sink, Level::new(GZIP_LEVEL)))),
         }
     }
 

@@ -148,7 +148,7 @@ fn files_below(folder: &Path) -> usize {
 }
 
 fn output(format: Format, compression: Compression, schema: RecordSchema) -> Output {
-    Output { format, compression, schema }
+    Output { format, compression, schema, ..Output::default() }
 }
 
 fn gzipped() -> Output {
