@@ -35,6 +35,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "exports",
             "vault",
             "vendors",
+            "results",
+            "egress",
             "store",
             "api",
             "startup",

@@ -3,6 +3,7 @@
 //! Exit codes: 0 for success, 1 when the work failed, 2 when arguments or settings are wrong.
 
 mod config;
+mod convert;
 mod demo;
 mod healthcheck;
 mod migrate;
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve the vendors' documented APIs on this machine, to develop against
     Sandbox(sandbox::Arguments),
+    /// Convert a vendor's files on this machine, as an export would
+    Convert(Box<convert::Arguments>),
     /// Print the OpenAPI document of the API
     Openapi(openapi::Args),
     /// Print a signed token for the API
@@ -59,6 +62,7 @@ impl Command {
             Self::Migrate(arguments) => migrate::run(&arguments),
             Self::Demo(arguments) => demo::run(&arguments),
             Self::Sandbox(arguments) => sandbox::run(arguments),
+            Self::Convert(arguments) => convert::run(&arguments),
             Self::Openapi(arguments) => Ok(openapi::run(&arguments)?),
             Self::Token(arguments) => token::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),

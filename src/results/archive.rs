@@ -1,32 +1,44 @@
-//! Unpacking a vendor file under limits: ZIP, gzip or plain, told by its first bytes, never by its name. Its members
-//! come one after another as readers; start at [`Unpacker::for_each_member`].
+//! Unpacking a vendor file as it comes, under limits: ZIP, gzip, zstd or plain, told by its first bytes, never by its
+//! name. Nothing is kept on disk and nothing is read twice; start at [`Unpacker::for_each_member`].
+//!
+//! A ZIP file is read from its local headers on, with or without data descriptors. Its directory, which comes last, must
+//! then tell the same story ([`directory`]): an export is complete only after that, so nobody sees records of a file that
+//! contradicts itself.
 //!
 //! Every regular entry of a ZIP file counts as records, also `__MACOSX/` and dot files: no vendor writes those, and
 //! passing over an entry could lose records in silence. Only folders are passed over.
 
 mod directory;
+mod input;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    cell::Cell,
     fmt,
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use flate2::bufread::MultiGzDecoder;
-use zip::result::ZipError;
 
+use self::input::Input;
+pub use self::stream::PackedMember;
 use super::{Error, Limits, text::Utf16};
 
-/// Read from disk and handed to the line splitter in pieces of this size.
-const BUFFER: usize = 64 * 1024;
+/// Read of a file and handed on in pieces of this size.
+const BUFFER: usize = 128 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Little-endian. No UTF-8 begins so.
 const UTF_16_MARK: &[u8] = b"\xff\xfe";
 /// Bytes looked at before a member is read: its kind, its marks, and what stands between the cells of a first line.
 const HEAD: u64 = 8 * 1024;
+/// The most memory that unpacking zstd may ask for, as a power of two: what its highest ordinary level needs.
+const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// What a file is, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,36 +47,32 @@ pub enum Kind {
     Empty,
     Zip,
     Gzip,
-    /// Anything else, taken for one record a line.
+    Zstd,
+    /// Anything else, taken for text.
     Plain,
 }
 
 impl Kind {
-    /// Tells what `file` is and rewinds it.
-    pub fn sniff(file: &mut File) -> io::Result<Self> {
-        file.rewind()?;
-        let kind = Self::of(&read_head(file)?);
-        file.rewind()?;
-        Ok(kind)
-    }
-
-    fn of(head: &[u8]) -> Self {
+    /// Tells what a file is that begins with `head`; four bytes are enough.
+    pub fn of(head: &[u8]) -> Self {
         match head {
             [] => Self::Empty,
-            [b'P', b'K', ..] => Self::Zip,
+            // No text goes on with a control character.
+            [b'P', b'K'] | [b'P', b'K', 0..=8, ..] => Self::Zip,
             [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             _ => Self::Plain,
         }
     }
 }
 
 /// Where reading stands, as error messages say it. Names are left out: they may tell something about users.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Counts from 1, in the vendor's order.
-    file: usize,
+    pub file: usize,
     /// Counts from 1, folders included; `None` for a file that is no archive.
-    member: Option<usize>,
+    pub member: Option<usize>,
     /// Whether a checksum covers the bytes, so that a record that cannot be read was sent like that.
     checked: bool,
 }
@@ -98,83 +106,107 @@ impl fmt::Display for Place {
     }
 }
 
-/// Unpacks the files of one export; the bytes unpacked add up over all of them.
-pub struct Unpacker<'a> {
-    limits: &'a Limits,
-    /// Asked while reading; `true` ends it.
-    stop: &'a dyn Fn() -> bool,
-    unpacked: u64,
+/// What all files of one export unpack to, counted by whoever unpacks.
+#[derive(Debug, Default)]
+pub struct Totals {
+    packed: AtomicU64,
+    unpacked: AtomicU64,
 }
 
-/// Reads one member to its end, or fails.
-pub type Visit<'v> = dyn FnMut(Place, &mut dyn BufRead) -> Result<(), Error> + 'v;
+/// Unpacks the files of one export.
+#[derive(Clone, Copy)]
+pub struct Unpacker<'a> {
+    pub limits: &'a Limits,
+    pub totals: &'a Totals,
+    /// Members of an archive with at most this many packed bytes are handed over as they are.
+    pub small_member_bytes: u64,
+    /// For the rare archive that cannot be streamed.
+    pub spool_dir: &'a Path,
+}
+
+/// What takes the members of a file.
+pub trait Visitor {
+    /// A small member, still packed: any thread may unpack it.
+    fn packed(&mut self, member: PackedMember) -> Result<(), Error>;
+
+    /// A member to be read now and to its end: only there are checksums compared.
+    fn unpacked(&mut self, place: Place, bytes: &mut dyn Read) -> Result<(), Error>;
+}
 
 impl<'a> Unpacker<'a> {
-    pub fn new(limits: &'a Limits, stop: &'a dyn Fn() -> bool) -> Self {
-        Self { limits, stop, unpacked: 0 }
-    }
-
-    /// Hands the members of a file to `visit`, which must read each to its end: only there are checksums compared.
-    /// `number` is the file's number in messages, from 1.
+    /// Hands the members of a file to `visitor`. `number` is the file's number in messages, from 1.
     ///
     /// # Errors
-    /// What `visit` fails with; `vendor_malformed_data` for damaged, encrypted or unknown data;
+    /// What the visitor fails with; `vendor_malformed_data` for damaged, encrypted or unknown data;
     /// `archive_limit_exceeded` for everything [`Limits`] names, for members that are archives themselves, for
     /// overlapping entries and for names that point outside.
-    pub fn for_each_member(&mut self, mut file: File, number: usize, visit: &mut Visit<'_>) -> Result<(), Error> {
-        let kind = Kind::sniff(&mut file).map_err(|error| reading(Place::file(number, false), error))?;
+    pub fn for_each_member(
+        &self,
+        file: Box<dyn Read + Send + 'a>,
+        number: usize,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(), Error> {
+        let mut input = Input::new(file);
+        let kind = Kind::of(input.head(4).map_err(|error| reading(Place::file(number, false), error))?);
         let place = Place::file(number, kind != Kind::Plain);
-        let read = Cell::new(0);
-        let file = BufReader::with_capacity(BUFFER, Watched { file, read: &read, stop: self.stop });
+        let read = input.taken();
         match kind {
             Kind::Empty => Ok(()),
-            Kind::Plain => self.visit(file, place, Packed::NotAtAll, visit),
-            Kind::Gzip => self.visit(MultiGzDecoder::new(file), place, Packed::SoFar(&read), visit),
-            Kind::Zip => self.zip(file, place, visit),
-        }
-    }
-
-    fn zip(&mut self, file: BufReader<Watched<'_>>, place: Place, visit: &mut Visit<'_>) -> Result<(), Error> {
-        let unpacked_left = self.limits.max_unpacked_bytes.saturating_sub(self.unpacked);
-        let mut archive = directory::open(file, place, self.limits, unpacked_left)?;
-        for index in 0..archive.len() {
-            let place = place.member(index + 1);
-            let member = archive.by_index(index).map_err(|error| broken_zip(place, error))?;
-            if member.is_dir() && member.size() == 0 {
-                continue;
+            Kind::Plain => self.visit(input, place, Packed::NotAtAll, visitor),
+            Kind::Gzip => self.visit(MultiGzDecoder::new(input), place, Packed::SoFar(&read), visitor),
+            Kind::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(input).map_err(|error| reading(place, error))?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| reading(place, error))?;
+                self.visit(decoder, place, Packed::SoFar(&read), visitor)
             }
-            let packed = Packed::Whole(member.compressed_size());
-            self.visit(member, place, packed, visit)?;
+            Kind::Zip => stream::zip(self, input, place, visitor),
         }
-        Ok(())
     }
 
     fn visit(
-        &mut self,
+        &self,
         inner: impl Read,
         place: Place,
         packed: Packed<'_>,
-        visit: &mut Visit<'_>,
+        visitor: &mut dyn Visitor,
     ) -> Result<(), Error> {
-        let mut guarded = Guarded { inner, place, packed, limits: self.limits, member: 0, total: &mut self.unpacked };
-        let head = read_head(&mut guarded).map_err(|error| reading(place, error))?;
+        visitor.unpacked(place, &mut self.open(inner, place, packed)?)
+    }
+
+    /// The text of a member: guarded, without its mark, as UTF-8.
+    fn open<'r>(&'r self, inner: impl Read + 'r, place: Place, packed: Packed<'r>) -> Result<impl Read + 'r, Error> {
+        let mut guarded = Guarded { inner, place, packed, limits: self.limits, member: 0, totals: self.totals };
+        let mut head = Vec::new();
+        (&mut guarded).take(HEAD).read_to_end(&mut head).map_err(|error| reading(place, error))?;
         let is_packed = !matches!(packed, Packed::NotAtAll);
-        if is_packed && matches!(Kind::of(&head), Kind::Zip | Kind::Gzip) {
+        if is_packed && matches!(Kind::of(&head), Kind::Zip | Kind::Gzip | Kind::Zstd) {
             return Err(Error::limit(format!("{place}: an archive within an archive")));
         }
-        if let Some(text) = head.strip_prefix(UTF_16_MARK) {
-            return visit(place, &mut BufReader::with_capacity(BUFFER, Utf16::new(text.chain(guarded), place)));
-        }
-        let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head);
-        visit(place, &mut BufReader::with_capacity(BUFFER, text.chain(guarded)))
+        Ok(if head.starts_with(UTF_16_MARK) {
+            head.drain(..UTF_16_MARK.len());
+            Text::Utf16(Box::new(Utf16::new(io::Cursor::new(head).chain(guarded), place)))
+        } else {
+            if head.starts_with(BYTE_ORDER_MARK) {
+                head.drain(..BYTE_ORDER_MARK.len());
+            }
+            Text::Utf8(io::Cursor::new(head).chain(guarded))
+        })
     }
 }
 
-/// The first bytes, enough to tell what it is.
-fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    reader.take(HEAD).read_to_end(&mut head)?;
-    Ok(head)
+/// The text of a member.
+enum Text<R> {
+    Utf8(io::Chain<io::Cursor<Vec<u8>>, R>),
+    Utf16(Box<Utf16<io::Chain<io::Cursor<Vec<u8>>, R>>>),
+}
+
+impl<R: Read> Read for Text<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Utf8(text) => text.read(buffer),
+            Self::Utf16(text) => text.read(buffer),
+        }
+    }
 }
 
 /// Says what a failed read means; `place` is where it happened.
@@ -191,38 +223,9 @@ pub(super) fn reading(place: Place, error: io::Error) -> Error {
     }
 }
 
-fn broken_zip(place: Place, error: ZipError) -> Error {
-    match error {
-        ZipError::Io(error) => reading(place, error),
-        ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => {
-            Error::unreadable(format!("{place}: it is packed in a way that is not supported"))
-        }
-        _ => Error::damaged(format!("{place}: the archive is damaged")),
-    }
-}
-
-/// The spooled file: counts what is read of it, and ends when nobody waits any more.
-struct Watched<'a> {
-    file: File,
-    read: &'a Cell<u64>,
-    stop: &'a dyn Fn() -> bool,
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if (self.stop)() {
-            return Err(Error::stopped().into_io());
-        }
-        let bytes = self.file.read(buffer)?;
-        self.read.set(self.read.get() + bytes as u64);
-        Ok(bytes)
-    }
-}
-
-impl Seek for Watched<'_> {
-    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
-    }
+/// A reader that is looked ahead of.
+pub(super) fn buffered(bytes: &mut dyn Read) -> impl BufRead {
+    BufReader::with_capacity(BUFFER, bytes)
 }
 
 /// How many bytes a member has packed.
@@ -231,7 +234,7 @@ enum Packed<'a> {
     NotAtAll,
     Whole(u64),
     /// Read of the file until now.
-    SoFar(&'a Cell<u64>),
+    SoFar(&'a Arc<AtomicU64>),
 }
 
 /// Counts what comes out and fails at the first byte beyond a limit.
@@ -243,27 +246,43 @@ struct Guarded<'a, R> {
     /// Unpacked of this member.
     member: u64,
     /// Unpacked of the whole export.
-    total: &'a mut u64,
+    totals: &'a Totals,
 }
 
 impl<R: Read> Read for Guarded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.limits.max_unpacked_bytes.saturating_sub(*self.total).saturating_add(1);
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let left = self.limits.max_unpacked_bytes.saturating_sub(self.totals.unpacked.load(Ordering::Relaxed));
+        let wanted = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX).min(buffer.len());
         let bytes = self.inner.read(&mut buffer[..wanted])?;
         self.member += bytes as u64;
-        *self.total += bytes as u64;
-        if *self.total > self.limits.max_unpacked_bytes {
-            return Err(directory::unpacked_limit(self.place, self.limits).into_io());
+        let unpacked = self.totals.unpacked.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if unpacked > self.limits.max_unpacked_bytes {
+            return Err(unpacked_limit(self.place, self.limits).into_io());
         }
-        let packed = match self.packed {
-            Packed::NotAtAll => return Ok(bytes),
-            Packed::Whole(packed) => packed,
-            Packed::SoFar(read) => read.get(),
+        let exceeds = match self.packed {
+            Packed::NotAtAll => false,
+            Packed::SoFar(read) => exceeds_ratio(self.limits, read.load(Ordering::Relaxed), self.member),
+            // Also all members together: each of many may stay below the floor.
+            Packed::Whole(packed) => {
+                let all = self.totals.packed.load(Ordering::Relaxed);
+                exceeds_ratio(self.limits, packed, self.member) || exceeds_ratio(self.limits, all, unpacked)
+            }
         };
-        if directory::exceeds_ratio(self.limits, packed, self.member) {
-            return Err(directory::ratio_limit(self.place, self.limits).into_io());
+        if exceeds {
+            return Err(ratio_limit(self.place, self.limits).into_io());
         }
         Ok(bytes)
     }
+}
+
+fn exceeds_ratio(limits: &Limits, packed: u64, unpacked: u64) -> bool {
+    unpacked > limits.ratio_floor_bytes && unpacked / limits.max_ratio.max(1) > packed
+}
+
+fn ratio_limit(place: Place, limits: &Limits) -> Error {
+    Error::limit(format!("{place}: it unpacks to more than {} times its size", limits.max_ratio))
+}
+
+fn unpacked_limit(place: Place, limits: &Limits) -> Error {
+    Error::limit(format!("{place}: the export unpacks to more than {} bytes", limits.max_unpacked_bytes))
 }

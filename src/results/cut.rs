@@ -17,66 +17,117 @@ use super::{
 };
 use crate::exports::records::{BadRecord, Delimiter, Dialect, Record};
 
-/// A line buffer that grew beyond this for one long record is given back.
+/// A buffer that grew beyond this for one long record is given back.
 pub const ROOMY: usize = 1024 * 1024;
 
+/// Where a record begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    pub place: Place,
+    /// From 1; of JSON documents, the number of the element.
+    pub line: u64,
+    /// In bytes, from 0; of JSON documents, roughly.
+    pub offset: u64,
+}
+
+impl At {
+    /// A record here that cannot be read.
+    pub fn bad_record(self, BadRecord(why): &BadRecord) -> Error {
+        self.place.bad_record(self.line, self.offset, why)
+    }
+
+    fn long_record(self, limits: &Limits) -> Error {
+        self.place.long_record(self.line, self.offset, limits)
+    }
+}
+
 /// Takes each record as it is cut out.
-pub type Each<'e> = dyn FnMut(Record<'_>) -> Result<(), Fault> + 'e;
+pub type Each<'e> = dyn FnMut(At, Record<'_>) -> Result<(), Error> + 'e;
 
-/// Why a record was not taken.
+/// Bytes read at once for lines.
+const BLOCK: usize = 256 * 1024;
+
+/// Whole lines out of the middle of a member.
 #[derive(Debug)]
-pub enum Fault {
-    Bad(BadRecord),
-    Failed(Error),
+pub struct Lines {
+    /// Where the first one begins.
+    pub at: At,
+    pub bytes: Vec<u8>,
 }
 
-impl From<BadRecord> for Fault {
-    fn from(bad: BadRecord) -> Self {
-        Self::Bad(bad)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Fault {
-    fn at(self, place: Place, line: u64, offset: u64) -> Error {
-        match self {
-            Self::Bad(BadRecord(why)) => place.bad_record(line, offset, why),
-            Self::Failed(error) => error,
+impl Lines {
+    /// Each of the lines, as [`lines`].
+    ///
+    /// # Errors
+    /// For a line beyond the limit, and what `each` fails with.
+    pub fn each(&self, limits: &Limits, each: &mut Each<'_>) -> Result<(), Error> {
+        let mut at = self.at;
+        let mut rest = self.bytes.as_slice();
+        while !rest.is_empty() {
+            let bytes = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+            let (line, behind) = rest.split_at(bytes);
+            let record = line.trim_ascii();
+            if record.len() > limits.max_record_bytes {
+                return Err(at.long_record(limits));
+            }
+            if !record.is_empty() {
+                each(at, Record::Line(record))?;
+            }
+            at = At { line: at.line + 1, offset: at.offset + bytes as u64, ..at };
+            rest = behind;
         }
+        Ok(())
     }
 }
 
-/// Lines: their ends may be `\n` or `\r\n`, the last may be missing, blank lines are passed over.
-pub fn lines(place: Place, member: &mut dyn BufRead, limits: &Limits, each: &mut Each<'_>) -> Result<(), Error> {
-    let mut line = Vec::new();
-    let (mut number, mut offset) = (0u64, 0u64);
+/// Whole lines at a time: their ends may be `\n` or `\r\n`, the last may be missing. The lines of all blocks are the
+/// lines of the member.
+///
+/// # Errors
+/// When reading fails, for a line far beyond the limit, and what `take` fails with.
+pub fn blocks(
+    place: Place,
+    member: &mut dyn Read,
+    limits: &Limits,
+    take: &mut dyn FnMut(Lines) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut at = At { place, line: 1, offset: 0 };
+    let mut carried = Vec::new();
     loop {
-        line.clear();
-        // Room for the line end, so that the longest record allowed still fits.
-        let room = limits.max_record_bytes as u64 + 2;
-        let bytes = (&mut *member).take(room).read_until(b'\n', &mut line).map_err(|error| reading(place, error))?;
-        if bytes == 0 {
+        let mut bytes = std::mem::take(&mut carried);
+        let wanted = BLOCK.saturating_sub(bytes.len()).max(BLOCK / 2);
+        bytes.reserve_exact(wanted);
+        let read = (&mut *member).take(wanted as u64).read_to_end(&mut bytes).map_err(|error| reading(place, error))?;
+        let is_last = read < wanted;
+        let end = if is_last { bytes.len() } else { memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1) };
+        carried.extend_from_slice(&bytes[end..]);
+        bytes.truncate(end);
+        // Room for white space around the longest record allowed.
+        if carried.len() > limits.max_record_bytes + BLOCK {
+            return Err(At { line: at.line + newlines(&bytes), offset: at.offset + end as u64, ..at }
+                .long_record(limits));
+        }
+        let next = At { line: at.line + newlines(&bytes), offset: at.offset + end as u64, ..at };
+        if !bytes.is_empty() {
+            take(Lines { at, bytes })?;
+        }
+        if is_last {
             return Ok(());
         }
-        number += 1;
-        let is_cut = bytes as u64 == room && line.last() != Some(&b'\n');
-        let record = line.trim_ascii();
-        if is_cut || record.len() > limits.max_record_bytes {
-            return Err(place.long_record(number, offset, limits));
-        }
-        if !record.is_empty() {
-            each(Record::Line(record)).map_err(|fault| fault.at(place, number, offset))?;
-        }
-        offset += bytes as u64;
-        if line.capacity() > ROOMY {
-            line = Vec::new();
-        }
+        at = next;
     }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+/// Lines, one record each: white space around them is no part of them, blank ones are passed over.
+///
+/// # Errors
+/// As [`blocks`] and [`Lines::each`].
+pub fn lines(place: Place, member: &mut dyn Read, limits: &Limits, each: &mut Each<'_>) -> Result<(), Error> {
+    blocks(place, member, limits, &mut |block| block.each(limits, each))
 }
 
 /// Rows of delimited text. A byte-order mark is passed over.
@@ -116,7 +167,7 @@ fn each_row(
             Ok(true) if row.as_slice().len() > limits.max_record_bytes => {
                 return Err(place.long_record(line, offset, limits));
             }
-            Ok(true) => each(Record::Cells(&row)).map_err(|fault| fault.at(place, line, offset))?,
+            Ok(true) => each(At { place, line, offset }, Record::Cells(&row))?,
             Err(_) if leash.is_taut() => return Err(place.long_record(line, offset, limits)),
             Err(error) => {
                 return Err(match error.into_kind() {
@@ -177,10 +228,10 @@ pub fn elements(
     for head in heads {
         let (mut found, mut fault) = (false, None);
         let read =
-            Elements { path, head, leash: &leash, found: &mut found, number: &mut number, fault: &mut fault, each }
+            Elements { place, path, head, leash: &leash, found: &mut found, number: &mut number, fault: &mut fault, each }
                 .deserialize(&mut documents);
         if let Some(fault) = fault {
-            return Err(fault.at(place, number, leash.total()));
+            return Err(fault);
         }
         read.map_err(|error| json_error(place, error, &leash, limits))?;
         if !found {
@@ -330,12 +381,13 @@ impl<'de> Visitor<'de> for Skipped<'_> {
 
 /// Hands on the elements of the array at the path.
 struct Elements<'p, 'e, 'f> {
+    place: Place,
     path: &'p [&'p str],
     head: &'p Value,
     leash: &'p Leash,
     found: &'p mut bool,
     number: &'p mut u64,
-    fault: &'p mut Option<Fault>,
+    fault: &'p mut Option<Error>,
     each: &'e mut Each<'f>,
 }
 
@@ -370,7 +422,8 @@ impl<'de> Visitor<'de> for Elements<'_, '_, '_> {
         while let Some(element) = seq.next_element::<Box<RawValue>>()? {
             *self.number += 1;
             self.leash.loosen();
-            if let Err(fault) = (self.each)(Record::Element { head: self.head, json: element.get() }) {
+            let at = At { place: self.place, line: *self.number, offset: self.leash.total() };
+            if let Err(fault) = (self.each)(at, Record::Element { head: self.head, json: element.get() }) {
                 *self.fault = Some(fault);
                 return Err(A::Error::custom("a record was not taken"));
             }
@@ -385,6 +438,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_, '_> {
         while let Some(key) = map.next_key::<String>()? {
             if key == *first {
                 map.next_value_seed(Elements {
+                    place: self.place,
                     path: rest,
                     head: self.head,
                     leash: self.leash,
@@ -418,7 +472,7 @@ mod tests {
 
     fn rows(text: &str, dialect: Dialect, limits: &Limits) -> Result<Vec<Vec<String>>, Error> {
         let mut rows = Vec::new();
-        delimited(place(), &mut text.as_bytes(), dialect, limits, &mut |record| {
+        delimited(place(), &mut text.as_bytes(), dialect, limits, &mut |_, record| {
             let Record::Cells(row) = record else { panic!("{record:?}") };
             rows.push(row.iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect());
             Ok(())
@@ -429,7 +483,7 @@ mod tests {
     fn cut_json(text: &str, path: &[&str], limits: &Limits) -> Result<Vec<(Value, String)>, Error> {
         let heads = heads(place(), &mut text.as_bytes(), path, limits)?;
         let mut records = Vec::new();
-        elements(place(), &mut text.as_bytes(), path, &heads, limits, &mut |record| {
+        elements(place(), &mut text.as_bytes(), path, &heads, limits, &mut |_, record| {
             let Record::Element { head, json } = record else { panic!("{record:?}") };
             records.push((head.clone(), json.to_owned()));
             Ok(())

@@ -4,10 +4,12 @@
 //! ([`storage`]). Start at [`convert::convert`].
 
 pub mod archive;
-pub mod compose;
 pub mod convert;
 mod cut;
-pub mod spool;
+pub mod encode;
+pub mod kept;
+pub mod receive;
+mod spool;
 pub mod storage;
 mod text;
 
@@ -46,6 +48,8 @@ pub struct Limits {
     pub max_record_bytes: usize,
     /// Bytes of one result file. S3 takes at most 10,000 parts and ours have 8 MiB, hence a little under 78 GiB.
     pub max_result_bytes: u64,
+    /// A result is cut into files of about this size, unless one is asked for.
+    pub result_file_bytes: u64,
     /// Receiving must bring at least this many bytes in each `progress_window`, or it counts as stalled: a sender
     /// that drips one byte now and then never trips a read timeout.
     pub min_progress_bytes: u64,
@@ -62,6 +66,7 @@ impl Default for Limits {
             max_entries: 20_000,
             max_record_bytes: 16 * 1024 * 1024,
             max_result_bytes: 72 * GIB,
+            result_file_bytes: 256 * MIB,
             min_progress_bytes: 4 * KIB,
             progress_window: Duration::from_mins(1),
         }
@@ -118,6 +123,11 @@ impl Meter {
     }
 }
 
+/// The source of [`Error::stopped`].
+#[derive(Debug, thiserror::Error)]
+#[error("stopped: nobody waits for the result")]
+struct Stopped;
+
 /// Why no result came out. The message may be shown to callers: it names positions, never a record, a member's name,
 /// a link or a storage address. The source, if any, is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -156,13 +166,18 @@ impl Error {
     }
 
     /// Our own disk or object store failed.
-    fn storing(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn storing(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..Self::new(Code::DeliveryFailed, true, message) }
     }
 
     /// Nobody waits for the outcome any more.
     fn stopped() -> Self {
-        Self::new(Code::Internal, true, "stopped: nobody waits for the result")
+        Self { source: Some(Stopped.into()), ..Self::new(Code::Internal, true, Stopped.to_string()) }
+    }
+
+    /// Whether it only says that another thread, task or caller has ended before.
+    pub fn is_stopped(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<Stopped>())
     }
 
     /// Carries this error through code that speaks [`io::Error`]; [`Error::carried`] takes it out again.

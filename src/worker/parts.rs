@@ -1,7 +1,7 @@
 //! Exports that are asked for piecewise: each part is asked for on its own until it is there, its files are converted
 //! and kept one by one, and what is kept is never fetched again. When all parts are done, their files become the result.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -16,14 +16,16 @@ use super::{
 use crate::{
     exports::{
         problem::{Code, Problem},
-        request::{ExportRequest, Format},
+        request::{Dataset, ExportRequest, Format},
         retry::{MAX_FAILURES, Spacing},
         state::{Event, Phase},
     },
     operations::accounts::OpenAccount,
     results::{
-        compose,
-        convert::{self, StoredFile},
+        self, Meter,
+        convert::{self, Conversion, StoredFile},
+        kept::{self, Kept},
+        receive::Feeder,
         storage,
     },
     store::{
@@ -52,7 +54,7 @@ pub struct Parts<'a> {
 enum Setback {
     Vendor(VendorError),
     /// Received, but not usable.
-    Results(crate::results::Error),
+    Results(results::Error),
     Stop(Stop),
 }
 
@@ -175,8 +177,8 @@ impl Parts<'_> {
             }
             Progress::Ready(files) => self.fetch(part, files).await,
             Progress::Data(data) => {
-                let file = self.receive(part, "0", data).await?;
-                self.keep(part, &[file], true).await
+                let files = self.receive(part, "0", data).await?;
+                self.keep(part, &files, true).await
             }
             Progress::NextStage(_) => {
                 let message = "a part has no stages";
@@ -214,8 +216,8 @@ impl Parts<'_> {
                 continue;
             }
             match self.fetch_one(part, &source, &files[index]).await {
-                Ok(file) => {
-                    kept.push(file);
+                Ok(files) => {
+                    kept.extend(files);
                     self.keep(part, &kept, false).await?;
                     (index, renewals) = (index + 1, 0);
                 }
@@ -237,7 +239,12 @@ impl Parts<'_> {
         self.keep(part, &kept, true).await
     }
 
-    async fn fetch_one(&self, part: &PendingPart, source: &str, file: &VendorFile) -> Result<PartFile, Setback> {
+    async fn fetch_one(
+        &self,
+        part: &PendingPart,
+        source: &str,
+        file: &VendorFile,
+    ) -> Result<Vec<PartFile>, Setback> {
         let opened = self.account.vendor.open(file, self.step.exchanges);
         let download = self.step.hold.race(opened).await.map_err(Stop::Interrupted)?.map_err(Setback::Vendor)?;
         let data = VendorData { download, extension: file.extension.clone(), tag: file.tag.clone() };
@@ -245,31 +252,22 @@ impl Parts<'_> {
     }
 
     /// Receives and converts one file.
-    async fn receive(&self, part: &PendingPart, source: &str, data: VendorData) -> Result<PartFile, Setback> {
-        let received = transfer::receive(self.step, data).await.map_err(|stop| match stop {
-            Stop::Vendor(error) => Setback::Vendor(error),
-            Stop::Results(error) => Setback::Results(error),
-            stop => Setback::Stop(stop),
-        })?;
-        let bytes = received.spooled.bytes;
+    async fn receive(&self, part: &PendingPart, source: &str, data: VendorData) -> Result<Vec<PartFile>, Setback> {
         let id = self.step.claimed.export.export_id;
         // A name of its own for every try: a lost claim's file is never mistaken for ours.
         let prefix = format!("{}/{}", storage::part_prefix(id, part.number), Uuid::new_v4().simple());
         let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
+        let conversion = Conversion { output: kept::kept(self.request.output), ..conversion };
         let records = conversion.records.clone();
-        let (storage, meter) = (&self.step.worker.gateway.storage, &self.step.hold.transfer().meter);
-        let converted = convert::convert(vec![received], conversion, storage, meter);
-        let converted = self.step.hold.race(converted).await.map_err(Stop::Interrupted)?;
-        let stored = converted.map_err(|error| {
-            self.step.exchanges.decide(format!("received, but could not be used: {error}"));
-            Setback::Results(error)
+        let bring = async |feeder: Feeder| transfer::receive(self.step, data, &feeder).await;
+        let converted = transfer::convert_brought(self.step, conversion, bring).await;
+        let (stored, received) = converted.map_err(|stop| match stop {
+            Stop::Vendor(error) => Setback::Vendor(error),
+            Stop::Results(error) => Setback::Results(error),
+            stop => Setback::Stop(stop),
         })?;
         self.step.warn(&records.warnings()).await?;
-        let file = stored.into_iter().next().ok_or_else(|| {
-            let message = "a conversion brought no file";
-            Setback::Vendor(VendorError::new(Code::Internal, Next::GiveUp, message))
-        })?;
-        Ok(PartFile {
+        let files = stored.into_iter().enumerate().map(|(index, file)| PartFile {
             source: source.to_owned(),
             file_id: file.file_id,
             name: file.name,
@@ -279,8 +277,9 @@ impl Parts<'_> {
             bytes: file.bytes,
             records: file.records,
             sha256: BASE64_STANDARD.encode(file.sha256),
-            received: bytes,
-        })
+            received: if index == 0 { received } else { 0 },
+        });
+        Ok(files.collect())
     }
 
     async fn keep(&self, part: &PendingPart, files: &[PartFile], done: bool) -> Result<(), Setback> {
@@ -333,21 +332,78 @@ impl Parts<'_> {
             files_done: i32::try_from(tally.done).unwrap_or(i32::MAX),
             files_total: Some(i32::try_from(tally.total).unwrap_or(i32::MAX)),
         };
-        let pieces = files.iter().map(stored).collect::<Option<Vec<_>>>().ok_or_else(|| {
+        let kept = files.iter().map(stored).collect::<Option<Vec<_>>>().ok_or_else(|| {
             warn!("the kept files of the parts cannot be read");
             Stop::Fail(Box::new(Problem::new(Code::Internal, "the kept files of the parts cannot be read")))
         })?;
         let result = if self.request.output.format == Format::Raw {
-            compose::numbered(self.request.dataset.as_str(), pieces)
+            numbered(self.request.dataset, kept)
         } else {
-            let prefix = storage::claim_prefix(id, claim.simple());
-            let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
-            let composed = compose::one(pieces, conversion, &self.step.worker.gateway.storage);
-            self.step.hold.race(composed).await??
+            self.join(kept).await?
         };
         let written = result.iter().map(|file| i64::try_from(file.bytes).unwrap_or(i64::MAX)).sum();
         transfer::complete(self.step, result, store::engine::Moved { bytes_written: written, ..moved }).await
     }
+
+    /// Makes the result of what was kept.
+    async fn join(&self, kept: Vec<StoredFile>) -> Result<Vec<StoredFile>, Stop> {
+        let (id, claim) = (self.step.claimed.export.export_id, self.step.claimed.claim);
+        let (mut rejected, lines): (Vec<_>, Vec<_>) = kept.into_iter().partition(|file| convert::is_rejected(&file.name));
+        let prefix = storage::claim_prefix(id, claim.simple());
+        let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
+        let conversion = Conversion {
+            output: kept::read_back(self.request.output),
+            records: Arc::new(Kept(self.request.dataset)),
+            ..conversion
+        };
+        let storage = &self.step.worker.gateway.storage;
+        let (feeder, inputs) = results::receive::connect();
+        let bring = async {
+            for file in lines.iter().filter(|file| file.records != Some(0)) {
+                let body = storage.read(&file.object_key, None).await.map_err(not_read_back)?;
+                let mut body = body.map_err(not_read_back);
+                let chunks = feeder.begin("ndjson".into(), "kept".into()).await?;
+                while let Some(chunk) = body.try_next().await? {
+                    chunks.send(chunk).await?;
+                }
+                chunks.end().await?;
+            }
+            drop(feeder);
+            Ok::<_, results::Error>(())
+        };
+        // It was counted when it came from the vendor.
+        let uncounted = Meter::default();
+        let converted = convert::convert(inputs, conversion, storage, &uncounted);
+        let (converted, brought) = self.step.hold.race(futures_util::future::join(converted, bring)).await?;
+        if let Err(error) = brought
+            && !error.is_stopped()
+        {
+            return Err(Stop::Results(error));
+        }
+        let mut result = converted?;
+        self.step.warn(&transfer::rejections(&rejected)).await?;
+        // Each part has told its own.
+        if rejected.len() > 1 {
+            for (index, file) in rejected.iter_mut().enumerate() {
+                file.name = format!("rejected-{:05}.ndjson", index + 1);
+            }
+        }
+        result.append(&mut rejected);
+        Ok(result)
+    }
+}
+
+fn not_read_back(error: object_store::Error) -> results::Error {
+    results::Error::storing("what was kept of the parts could not be read", error)
+}
+
+/// The vendor's files as they are, with names that number them all.
+fn numbered(dataset: Dataset, files: Vec<StoredFile>) -> Vec<StoredFile> {
+    let renamed = |(index, file): (usize, StoredFile)| {
+        let extension = file.name.rsplit_once('.').map_or("bin", |(_, extension)| extension);
+        StoredFile { name: convert::numbered_name(dataset, index + 1, extension), ..file }
+    };
+    files.into_iter().enumerate().map(renamed).collect()
 }
 
 /// Damage on the way, and links that no longer work: new links may help at once.

@@ -17,15 +17,16 @@ use crate::{
     },
     operations::accounts::OpenAccount,
     results::{
-        convert::{self, Conversion, Received, StoredFile},
-        spool::{self, ReceiveError},
+        self,
+        convert::{self, Conversion, REJECTED, StoredFile},
+        receive::{self, Feeder, ReceiveError},
         storage,
     },
     store::{self, engine::Moved},
     vendors::{VendorData, VendorFile},
 };
 
-/// Fetches, converts and stores; the caller sees all files or none.
+/// Fetches, converts and stores, all at the same time; the caller sees all files or none.
 pub async fn transfer(
     step: &Step<'_>,
     account: &OpenAccount,
@@ -33,13 +34,14 @@ pub async fn transfer(
     vendor_files: Vec<VendorFile>,
 ) -> Result<(), Stop> {
     begin(step, vendor_files.len()).await?;
-
-    let mut parts = Vec::with_capacity(vendor_files.len());
-    for file in vendor_files {
-        let download = step.hold.race(account.vendor.open(&file, step.exchanges)).await??;
-        parts.push(receive(step, VendorData { download, extension: file.extension, tag: file.tag }).await?);
-    }
-    convert(step, account, request, parts).await
+    let bring = async |feeder: Feeder| {
+        for file in vendor_files {
+            let download = account.vendor.open(&file, step.exchanges).await?;
+            receive(step, VendorData { download, extension: file.extension, tag: file.tag }, &feeder).await?;
+        }
+        all_received(step).await
+    };
+    convert(step, account, request, bring).await
 }
 
 /// As [`transfer`], of data that came with the vendor's answer.
@@ -50,24 +52,60 @@ pub async fn transfer_data(
     data: VendorData,
 ) -> Result<(), Stop> {
     begin(step, 1).await?;
-    let received = receive(step, data).await?;
-    convert(step, account, request, vec![received]).await
+    let bring = async |feeder: Feeder| {
+        receive(step, data, &feeder).await?;
+        all_received(step).await
+    };
+    convert(step, account, request, bring).await
 }
 
-/// Receives one file to the local disk.
-pub async fn receive(step: &Step<'_>, data: VendorData) -> Result<Received, Stop> {
-    let (settings, meter) = (&step.worker.settings, &step.hold.transfer().meter);
+/// Brings one file to whoever converts it; answers how many bytes it had.
+pub async fn receive(step: &Step<'_>, data: VendorData, feeder: &Feeder) -> Result<u64, Stop> {
+    let (limits, meter) = (&step.worker.settings.limits, &step.hold.transfer().meter);
     let VendorData { download, extension, tag } = data;
-    let received = spool::spool(download.length, download.body, &settings.spool_dir, &settings.limits, meter);
-    let spooled = step.hold.race(received).await?.map_err(|error| {
+    let chunks = feeder.begin(extension, tag).await?;
+    let received = receive::receive(download.length, download.body, chunks, limits, meter).await;
+    let bytes = received.map_err(|error| {
         step.exchanges.decide(format!("broke off: {error}"));
         match error {
             ReceiveError::Vendor(error) => Stop::Vendor(error),
             ReceiveError::Results(error) => Stop::Results(error),
         }
     })?;
-    step.exchanges.decide(format!("received {} bytes", spooled.bytes));
-    Ok(Received { spooled, extension, tag })
+    step.exchanges.decide(format!("received {bytes} bytes"));
+    Ok(bytes)
+}
+
+/// Tells callers that only our own work is left.
+async fn all_received(step: &Step<'_>) -> Result<(), Stop> {
+    let (db, id, claim) = (&step.worker.gateway.db, step.claimed.export.export_id, step.claimed.claim);
+    settle::held(store::engine::enter_phase(db, id, claim, Phase::Transforming).await?)
+}
+
+/// Converts what `bring` brings while it does, and gives what that answers too.
+///
+/// # Errors
+/// The reason, whichever side found it: the other side only sees that it was left alone.
+pub async fn convert_brought<T>(
+    step: &Step<'_>,
+    conversion: Conversion,
+    bring: impl AsyncFnOnce(Feeder) -> Result<T, Stop>,
+) -> Result<(Vec<StoredFile>, T), Stop> {
+    let (feeder, inputs) = receive::connect();
+    let meter = &step.hold.transfer().meter;
+    let converted = convert::convert(inputs, conversion, &step.worker.gateway.storage, meter);
+    let (stored, brought) = step.hold.race(futures_util::future::join(converted, bring(feeder))).await?;
+    match (stored, brought) {
+        (Ok(stored), Ok(brought)) => Ok((stored, brought)),
+        (Err(error), Ok(_)) => Err(unusable(step, error)),
+        (Err(error), Err(Stop::Results(left_alone))) if left_alone.is_stopped() => Err(unusable(step, error)),
+        (_, Err(stop)) => Err(stop),
+    }
+}
+
+fn unusable(step: &Step<'_>, error: results::Error) -> Stop {
+    step.exchanges.decide(format!("received, but could not be used: {error}"));
+    Stop::Results(error)
 }
 
 /// What to make of the files of `request`.
@@ -79,6 +117,7 @@ pub fn conversion(step: &Step<'_>, account: &OpenAccount, request: &ExportReques
         selection: request.parameters.selection(),
         records: account.vendor.records(request),
         limits: step.worker.settings.limits.clone(),
+        spool_dir: step.worker.settings.spool_dir.clone(),
     }
 }
 
@@ -86,19 +125,25 @@ async fn convert(
     step: &Step<'_>,
     account: &OpenAccount,
     request: &ExportRequest,
-    parts: Vec<Received>,
+    bring: impl AsyncFnOnce(Feeder) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let (db, id, claim) = (&step.worker.gateway.db, step.claimed.export.export_id, step.claimed.claim);
-    settle::held(store::engine::enter_phase(db, id, claim, Phase::Transforming).await?)?;
-    let conversion = conversion(step, account, request, storage::claim_prefix(id, claim.simple()));
+    let prefix = storage::claim_prefix(step.claimed.export.export_id, step.claimed.claim.simple());
+    let conversion = conversion(step, account, request, prefix);
     let records = conversion.records.clone();
-    let meter = &step.hold.transfer().meter;
-    let converted = convert::convert(parts, conversion, &step.worker.gateway.storage, meter);
-    let stored = step.hold.race(converted).await?.inspect_err(|error| {
-        step.exchanges.decide(format!("received, but could not be used: {error}"));
-    })?;
+    let (stored, ()) = convert_brought(step, conversion, bring).await?;
     step.warn(&records.warnings()).await?;
+    step.warn(&rejections(&stored)).await?;
     complete(step, stored, step.hold.transfer().moved()).await
+}
+
+/// What a caller should know of records that were left out.
+pub fn rejections(stored: &[StoredFile]) -> Vec<String> {
+    let lists = stored.iter().filter(|file| convert::is_rejected(&file.name));
+    let rejected: u64 = lists.filter_map(|file| file.records).sum();
+    if rejected == 0 {
+        return Vec::new();
+    }
+    vec![format!("{rejected} records could not be read and were left out; `{REJECTED}` tells where they were")]
 }
 
 /// Notes that the vendor is done and gives its slot to the next export.

@@ -1,188 +1,274 @@
-//! What a ZIP file claims about itself, judged before anything is inflated and before the list of entries is read
-//! into memory: a directory that claims a billion entries would else be allocated for.
+//! What the end of a ZIP file claims about its entries, held against what was read of them. Readers that trust the
+//! directory and readers that trust the entries can be made to see different members; a file in which the two differ is
+//! refused.
 
-use std::io::{self, Read, Seek, SeekFrom};
-
-use zip::{
-    ZipArchive,
-    read::{ArchiveOffset, Config},
+use std::{
+    collections::HashMap,
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read, Seek, SeekFrom},
 };
 
-use super::{super::Error, Limits, Place, broken_zip, reading};
+use super::{
+    Place, Unpacker,
+    input::Input,
+    reading,
+    stream::{CENTRAL, END, END64},
+};
+use crate::results::{Error, Limits};
 
-const END_SIGNATURE: u32 = 0x0605_4b50;
-const END_SIZE: usize = 22;
-const LOCATOR_SIGNATURE: u32 = 0x0706_4b50;
-const LOCATOR_SIZE: u64 = 20;
-const END64_SIGNATURE: u32 = 0x0606_4b50;
-const END64_SIZE: usize = 56;
+const END_REST: usize = 18;
+const END64_REST: usize = 52;
+const LOCATOR: [u8; 4] = *b"PK\x06\x07";
+const LOCATOR_REST: usize = 16;
+const CENTRAL_REST: usize = 42;
 /// Names, extra fields and comments of all entries together. 8 MiB are 400 bytes for each of 20,000 entries.
 const MAX_DIRECTORY_BYTES: u64 = 8 * 1024 * 1024;
+/// The extra field with sizes of eight bytes.
+const ZIP64_EXTRA: u16 = 1;
+/// Systems whose attributes hold Unix modes, and the mode of a symbolic link.
+const UNIX: u8 = 3;
+const SYMLINK: u32 = 0o120_000;
 
-/// Opens the archive when its directory, its names and its sizes are within `limits`. `unpacked_left` is what the
-/// export may still unpack.
-///
-/// The end record must end the file and the directory must abut it. Readers that search for another end record in
-/// trailing data can be made to see different members; such files are refused as unreadable.
-pub(super) fn open<R: Read + Seek>(
-    mut reader: R,
-    place: Place,
-    limits: &Limits,
-    unpacked_left: u64,
-) -> Result<ZipArchive<R>, Error> {
-    let claims = Claims::read(&mut reader)
-        .map_err(|error| reading(place, error))?
-        .ok_or_else(|| Error::damaged(format!("{place}: the archive has no directory at its end")))?;
-    if claims.entries > limits.max_entries as u64 || claims.directory_bytes > MAX_DIRECTORY_BYTES {
-        return Err(Error::limit(format!("{place}: the archive has more than {} entries", limits.max_entries)));
-    }
-    if claims.directory_start.checked_add(claims.directory_bytes) != Some(claims.directory_end) {
-        return Err(Error::damaged(format!("{place}: the archive's directory does not end where the archive ends")));
-    }
-    let config = Config { archive_offset: ArchiveOffset::Known(0) };
-    let mut archive = ZipArchive::with_config(config, reader).map_err(|error| broken_zip(place, error))?;
-    if archive.has_duplicate_names() || archive.len() as u64 != claims.entries {
-        return Err(Error::unreadable(format!("{place}: the archive's directory contradicts itself")));
-    }
-    check_entries(&archive, place, limits, unpacked_left)?;
-    if archive.has_overlapping_entries().map_err(|error| broken_zip(place, error))? {
-        return Err(Error::limit(format!("{place}: entries of the archive overlap")));
-    }
-    Ok(archive)
+/// One entry: what its local header, its directory entry and its bytes must agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Where its local header begins.
+    pub(super) offset: u64,
+    pub(super) name_hash: u64,
+    pub(super) method: u16,
+    pub(super) crc32: u32,
+    pub(super) packed: u64,
+    pub(super) unpacked: u64,
 }
 
-/// Names, kinds and declared sizes. Inflating more than declared fails later, so the declared sizes do bound it.
-fn check_entries<R>(archive: &ZipArchive<R>, place: Place, limits: &Limits, unpacked_left: u64) -> Result<(), Error>
-where
-    R: Read + Seek,
-{
-    let metadata = archive.metadata();
-    let (mut packed, mut unpacked) = (0u64, 0u64);
-    for index in 0..metadata.len() {
-        let entry = metadata.entry(index).map_err(|error| broken_zip(place, error))?;
-        let place = place.member(index + 1);
-        if is_suspicious(entry.name_raw()) || entry.is_symlink() {
-            return Err(Error::limit(format!("{place}: the member's name points outside the archive")));
-        }
-        if entry.encrypted() {
-            return Err(Error::unreadable(format!("{place}: the member is encrypted")));
-        }
-        packed = packed.saturating_add(entry.compressed_size());
-        unpacked = unpacked.saturating_add(entry.size());
-        if unpacked > unpacked_left {
-            return Err(unpacked_limit(place, limits));
-        }
-        if exceeds_ratio(limits, entry.compressed_size(), entry.size()) {
-            return Err(ratio_limit(place, limits));
-        }
+/// A directory that was read before the entries.
+pub(super) struct Listed(HashMap<u64, Entry>);
+
+impl Listed {
+    pub(super) fn at(&self, offset: u64) -> Option<Entry> {
+        self.0.get(&offset).copied()
     }
-    if exceeds_ratio(limits, packed, unpacked) {
-        return Err(ratio_limit(place, limits));
+
+    /// Reads the directory of an archive of which `rest` holds everything from `start` on; rewinds `rest`.
+    pub(super) fn read(rest: &mut File, start: u64, limits: &Limits, place: Place) -> Result<Self, Error> {
+        let damaged = |error| reading(place, error);
+        let found = find(rest).map_err(damaged)?.and_then(|offset| offset.checked_sub(start));
+        let Some(at) = found else {
+            return Err(Error::damaged(format!("{place}: the archive has no directory at its end")));
+        };
+        rest.seek(SeekFrom::Start(at)).map_err(damaged)?;
+        let mut input = Input::starting_at(start + at, Box::new(&*rest));
+        let mut listed = HashMap::new();
+        while input.array().map_err(damaged)? == CENTRAL {
+            let entry = central(&mut input, place)?;
+            if listed.insert(entry.offset, entry).is_some() || listed.len() > limits.max_entries {
+                return Err(contradiction(place));
+            }
+        }
+        drop(input);
+        rest.rewind().map_err(damaged)?;
+        Ok(Self(listed))
+    }
+}
+
+/// Where the directory begins, as the end record of the file says.
+fn find(file: &mut File) -> io::Result<Option<u64>> {
+    let bytes = file.seek(SeekFrom::End(0))?;
+    let tail_bytes = bytes.min(4 + END_REST as u64 + u64::from(u16::MAX));
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(bytes - tail_bytes))?;
+    file.read_to_end(&mut tail)?;
+    let Some(end) = tail.windows(4).rposition(|bytes| bytes == END).map(|at| &tail[at + 4..]) else { return Ok(None) };
+    let directory = end.get(12..16).map(|bytes| u32_at(bytes, 0));
+    if directory != Some(u32::MAX) {
+        return Ok(directory.map(u64::from));
+    }
+    let end64 = tail.windows(4).rposition(|bytes| bytes == END64).map(|at| &tail[at + 4..]);
+    Ok(end64.and_then(|end64| end64.get(44..52)).map(|bytes| u64_at(bytes, 0)))
+}
+
+/// Reads the directory, whose first signature is read already, and everything behind it.
+///
+/// # Errors
+/// When it does not list exactly the entries that were read.
+pub(super) fn compare(
+    input: &mut Input<'_>,
+    mut signature: [u8; 4],
+    start: u64,
+    seen: &[Entry],
+    unpacker: &Unpacker<'_>,
+    place: Place,
+) -> Result<(), Error> {
+    let damaged = |error| reading(place, error);
+    let mut matched = vec![false; seen.len()];
+    let mut names = Vec::with_capacity(seen.len());
+    let mut count = 0;
+    while signature == CENTRAL {
+        count += 1;
+        let entry = central(input, place.member(count))?;
+        if count > unpacker.limits.max_entries || input.at() - start > MAX_DIRECTORY_BYTES {
+            return Err(too_many(place, unpacker.limits));
+        }
+        let index = seen.binary_search_by_key(&entry.offset, |seen| seen.offset);
+        match index {
+            Ok(index) if !matched[index] => {
+                matched[index] = true;
+                if seen[index] != entry {
+                    return Err(contradiction(place));
+                }
+            }
+            _ => return Err(Error::limit(format!("{place}: entries of the archive overlap"))),
+        }
+        names.push(entry.name_hash);
+        signature = input.array().map_err(damaged)?;
+    }
+    names.sort_unstable();
+    if names.windows(2).any(|two| two[0] == two[1]) {
+        return Err(contradiction(place));
+    }
+    let directory_end = input.at() - 4;
+    let mut claims = Claims::default();
+    if signature == END64 {
+        let rest: [u8; END64_REST] = input.array().map_err(damaged)?;
+        // Without room for private extensions, which nobody writes.
+        if u64_at(&rest, 0) != END64_REST as u64 - 8 {
+            return Err(contradiction(place));
+        }
+        claims = Claims { entries: u64_at(&rest, 28), bytes: u64_at(&rest, 36), start: u64_at(&rest, 44) };
+        claims.check(count, start, directory_end, unpacker.limits, place)?;
+        if input.array().map_err(damaged)? != LOCATOR {
+            return Err(contradiction(place));
+        }
+        let locator: [u8; LOCATOR_REST] = input.array().map_err(damaged)?;
+        if u64_at(&locator, 4) != directory_end {
+            return Err(contradiction(place));
+        }
+        signature = input.array().map_err(damaged)?;
+    }
+    if signature != END {
+        return Err(Error::damaged(format!("{place}: the archive's directory does not end where it should")));
+    }
+    let end: [u8; END_REST] = input.array().map_err(damaged)?;
+    let short = Claims {
+        entries: u64::from(u16_at(&end, 6)),
+        bytes: u64::from(u32_at(&end, 8)),
+        start: u64::from(u32_at(&end, 12)),
+    };
+    short.or(&claims).check(count, start, directory_end, unpacker.limits, place)?;
+    if count != seen.len() {
+        return Err(contradiction(place));
+    }
+    input.vec(usize::from(u16_at(&end, 16))).map_err(damaged)?;
+    if !input.head(1).map_err(damaged)?.is_empty() {
+        return Err(Error::damaged(format!("{place}: something follows the archive")));
     }
     Ok(())
 }
 
-pub(super) fn exceeds_ratio(limits: &Limits, packed: u64, unpacked: u64) -> bool {
-    unpacked > limits.ratio_floor_bytes && unpacked / limits.max_ratio.max(1) > packed
-}
-
-pub(super) fn ratio_limit(place: Place, limits: &Limits) -> Error {
-    Error::limit(format!("{place}: it unpacks to more than {} times its size", limits.max_ratio))
-}
-
-pub(super) fn unpacked_limit(place: Place, limits: &Limits) -> Error {
-    Error::limit(format!("{place}: the export unpacks to more than {} bytes", limits.max_unpacked_bytes))
-}
-
-/// Names are never used as paths here; one that would escape a folder says that somebody tries something.
-fn is_suspicious(name: &[u8]) -> bool {
-    name.is_empty()
-        || name.starts_with(b"/")
-        || name.get(1) == Some(&b':')
-        || name.iter().any(|byte| matches!(byte, b'\\' | 0))
-        || name.split(|byte| *byte == b'/').any(|part| part == b"..")
-}
-
-/// What the records at the end of a ZIP file say about its directory.
+/// What an end record says of the directory.
+#[derive(Default)]
 struct Claims {
     entries: u64,
-    directory_start: u64,
-    directory_bytes: u64,
-    /// Where the first end record begins.
-    directory_end: u64,
+    bytes: u64,
+    start: u64,
 }
 
 impl Claims {
-    /// `None` when the file does not end in an end record.
-    fn read(reader: &mut (impl Read + Seek)) -> io::Result<Option<Self>> {
-        let file_bytes = reader.seek(SeekFrom::End(0))?;
-        let tail_bytes = file_bytes.min((END_SIZE + usize::from(u16::MAX)) as u64);
-        let tail_start = file_bytes - tail_bytes;
-        let tail = read_at(reader, tail_start, tail_bytes)?;
-        // The last signature in the file, as the reader behind us looks for it; its comment must end the file.
-        let Some(at) = (0..=tail.len().saturating_sub(END_SIZE)).rev().find(|at| u32_at(&tail, *at) == END_SIGNATURE)
-        else {
-            return Ok(None);
-        };
-        let end = &tail[at..];
-        if end.len() != END_SIZE + usize::from(u16_at(end, 20)) {
-            return Ok(None);
+    /// With the long form's numbers where these are too large for the short form.
+    fn or(self, long: &Self) -> Self {
+        let pick = |short: u64, marker: u64, long: u64| if short == marker && long > 0 { long } else { short };
+        Self {
+            entries: pick(self.entries, u64::from(u16::MAX), long.entries),
+            bytes: pick(self.bytes, u64::from(u32::MAX), long.bytes),
+            start: pick(self.start, u64::from(u32::MAX), long.start),
         }
-        let end_start = tail_start + at as u64;
-        let claims = Self {
-            entries: u64::from(u16_at(end, 10)),
-            directory_start: u64::from(u32_at(end, 16)),
-            directory_bytes: u64::from(u32_at(end, 12)),
-            directory_end: end_start,
-        };
-        let may_be_zip64 = claims.entries == u64::from(u16::MAX)
-            || claims.directory_bytes == u64::from(u32::MAX)
-            || claims.directory_start == u64::from(u32::MAX);
-        if !may_be_zip64 || end_start < LOCATOR_SIZE {
-            return Ok(Some(claims));
-        }
-        let locator_start = end_start - LOCATOR_SIZE;
-        let locator = read_at(reader, locator_start, LOCATOR_SIZE)?;
-        if u32_at(&locator, 0) == LOCATOR_SIGNATURE {
-            return Self::read_zip64(reader, u64_at(&locator, 8), locator_start);
-        }
-        Ok(Some(claims))
     }
 
-    fn read_zip64(reader: &mut (impl Read + Seek), start: u64, locator_start: u64) -> io::Result<Option<Self>> {
-        // Without room for private extensions, which nobody writes.
-        if start.checked_add(END64_SIZE as u64) != Some(locator_start) {
-            return Ok(None);
+    fn check(&self, count: usize, start: u64, end: u64, limits: &Limits, place: Place) -> Result<(), Error> {
+        if self.entries > limits.max_entries as u64 {
+            return Err(too_many(place, limits));
         }
-        let end = read_at(reader, start, END64_SIZE as u64)?;
-        if u32_at(&end, 0) != END64_SIGNATURE {
-            return Ok(None);
+        if (self.entries, self.bytes) != (count as u64, end - start) || (self.start != start && count > 0) {
+            return Err(contradiction(place));
         }
-        Ok(Some(Self {
-            entries: u64_at(&end, 32),
-            directory_start: u64_at(&end, 48),
-            directory_bytes: u64_at(&end, 40),
-            directory_end: start,
-        }))
+        Ok(())
     }
 }
 
-fn read_at(reader: &mut (impl Read + Seek), start: u64, bytes: u64) -> io::Result<Vec<u8>> {
-    reader.seek(SeekFrom::Start(start))?;
-    let mut read = Vec::new();
-    reader.take(bytes).read_to_end(&mut read)?;
-    Ok(read)
+/// Reads a directory entry after its signature.
+fn central(input: &mut Input<'_>, place: Place) -> Result<Entry, Error> {
+    let damaged = |error| reading(place, error);
+    let fixed: [u8; CENTRAL_REST] = input.array().map_err(damaged)?;
+    let name = input.vec(usize::from(u16_at(&fixed, 24))).map_err(damaged)?;
+    let extra = input.vec(usize::from(u16_at(&fixed, 26))).map_err(damaged)?;
+    input.vec(usize::from(u16_at(&fixed, 28))).map_err(damaged)?;
+    check_name(&name, place)?;
+    if fixed[1] == UNIX && (u32_at(&fixed, 34) >> 16) & 0o170_000 == SYMLINK {
+        return Err(outside(place));
+    }
+    let (mut packed, mut unpacked) = (u64::from(u32_at(&fixed, 16)), u64::from(u32_at(&fixed, 20)));
+    let mut offset = u64::from(u32_at(&fixed, 38));
+    widen(&extra, &mut [&mut unpacked, &mut packed, &mut offset]);
+    let (method, crc32) = (u16_at(&fixed, 6), u32_at(&fixed, 12));
+    Ok(Entry { offset, name_hash: hash(&name), method, crc32, packed, unpacked })
 }
 
-/// The little-endian number at `at`; zero where the bytes end, which is no signature.
+/// Replaces numbers that did not fit into four bytes by those of the extra field, which has them in this order.
+pub(super) fn widen(mut extra: &[u8], numbers: &mut [&mut u64]) {
+    while let [a, b, c, d, rest @ ..] = extra {
+        let (id, bytes) = (u16::from_le_bytes([*a, *b]), usize::from(u16::from_le_bytes([*c, *d])));
+        let Some((mut field, behind)) = rest.split_at_checked(bytes) else { return };
+        if id == ZIP64_EXTRA {
+            for number in numbers.iter_mut().filter(|number| ***number == u64::from(u32::MAX)) {
+                let Some((long, behind)) = field.split_first_chunk() else { return };
+                **number = u64::from_le_bytes(*long);
+                field = behind;
+            }
+            return;
+        }
+        extra = behind;
+    }
+}
+
+/// Names are never used as paths here; one that would escape a folder says that somebody tries something.
+pub(super) fn check_name(name: &[u8], place: Place) -> Result<(), Error> {
+    let is_suspicious = name.is_empty()
+        || name.starts_with(b"/")
+        || name.get(1) == Some(&b':')
+        || name.iter().any(|byte| matches!(byte, b'\\' | 0))
+        || name.split(|byte| *byte == b'/').any(|part| part == b"..");
+    if is_suspicious { Err(outside(place)) } else { Ok(()) }
+}
+
+fn outside(place: Place) -> Error {
+    Error::limit(format!("{place}: the member's name points outside the archive"))
+}
+
+pub(super) fn too_many(place: Place, limits: &Limits) -> Error {
+    Error::limit(format!("{place}: the archive has more than {} entries", limits.max_entries))
+}
+
+pub(super) fn contradiction(place: Place) -> Error {
+    Error::damaged(format!("{place}: the archive contradicts its directory"))
+}
+
+/// Tells names apart without keeping them.
+pub(super) fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The little-endian number at `at`; zero where the bytes end.
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|slice| slice.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|slice| slice.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).and_then(|slice| slice.try_into().ok()).map_or(0, u16::from_le_bytes)
 }
