@@ -170,7 +170,7 @@ fn members<V: Value>(out: &mut Vec<u8>, members: &[(Cow<'_, str>, V)], wanted: W
     };
     out.push(b'{');
     let first = out.len();
-    let mut name = |out: &mut Vec<u8>, name: &str| {
+    let name = |out: &mut Vec<u8>, name: &str| {
         if out.len() > first {
             out.push(b',');
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::FieldError;
+use super::{cells::Key, problem::FieldError};
 
 /// How a column's values look in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -13,9 +13,10 @@ use super::problem::FieldError;
 pub enum ColumnType {
     /// A string or null.
     Text,
-    /// `YYYY-MM-DD`, or the vendor's own text where it cannot be read as a date; null when unknown.
+    /// `YYYY-MM-DD`; null when unknown. What cannot be read as a date is null here and kept as text in the row's object
+    /// column, under this column's name.
     Date,
-    /// RFC 3339 in UTC, or the vendor's own text where it cannot be read as a time; null when unknown.
+    /// RFC 3339 in UTC, to the microsecond; null when unknown. What cannot be read as a time is kept as for `date`.
     Timestamp,
     /// An object from name to an array of strings.
     TextLists,
@@ -23,6 +24,8 @@ pub enum ColumnType {
     Object,
     /// A number or null.
     Number,
+    /// A whole number of at most 64 bits, or null.
+    Integer,
 }
 
 macro_rules! columns {
@@ -44,6 +47,11 @@ macro_rules! columns {
 
             pub const fn kind(self) -> ColumnType {
                 match self { $(Self::$variant => ColumnType::$kind,)* }
+            }
+
+            /// The name as it stands in a JSON object.
+            pub(super) const fn key(self) -> Key {
+                match self { $(Self::$variant => Key::new(concat!(",\"", $name, "\":")),)* }
             }
 
             /// What the column means, for people.
@@ -105,6 +113,8 @@ pub struct Selection {
     attributes: BTreeSet<String>,
     activity: BTreeSet<String>,
     everything: bool,
+    /// Those of which anything is wanted, in the order of the schema.
+    columns: Vec<UserColumn>,
 }
 
 impl Selection {
@@ -115,6 +125,7 @@ impl Selection {
             attributes: BTreeSet::new(),
             activity: BTreeSet::new(),
             everything: true,
+            columns: UserColumn::ALL.to_vec(),
         }
     }
 
@@ -145,6 +156,8 @@ impl Selection {
                 ));
             }
         }
+        let all = UserColumn::ALL.iter().copied();
+        selection.columns = all.filter(|column| selection.wants(*column) != Wanted::No).collect();
         if errors.is_empty() { Ok(selection) } else { Err(errors) }
     }
 
@@ -172,7 +185,7 @@ impl Selection {
 
     /// The columns that appear in a row, in the order of the schema.
     pub fn columns(&self) -> impl Iterator<Item = UserColumn> + '_ {
-        UserColumn::ALL.iter().copied().filter(|column| self.wants(*column) != Wanted::No)
+        self.columns.iter().copied()
     }
 }
 

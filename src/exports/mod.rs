@@ -2,7 +2,10 @@
 //! Start at [`request::ExportRequest`] (what a caller asks), [`state::State`] (how a job moves) and
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
+pub mod cells;
 pub mod fields;
+pub mod json;
+pub mod moments;
 pub mod parameters;
 pub mod problem;
 pub mod record;

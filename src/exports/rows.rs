@@ -1,5 +1,5 @@
-//! The unified records: one struct for each schema, borrowed from the vendor's bytes, written as JSON with every
-//! column of the schema. What the columns mean is in [`schema`](super::schema).
+//! The unified records: one struct for each schema, borrowed from the vendor's bytes. What the columns mean is in
+//! [`schema`](super::schema), how their cells are written in [`cells`](super::cells).
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{fields::Selection, parameters::Interval, user::UserRow};
+use super::{cells::JsonObject, fields::Selection, parameters::Interval, request::Dataset, user::UserRow};
 
 /// One unified record.
 #[derive(Debug)]
@@ -22,19 +22,58 @@ pub enum Row<'a> {
     Suppression(SuppressionRow<'a>),
 }
 
+/// Which struct the rows of a dataset are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowKind {
+    User,
+    Event,
+    Metric,
+    Catalog,
+    Suppression,
+}
+
+impl Dataset {
+    /// Which struct its unified rows are.
+    pub const fn row_kind(self) -> RowKind {
+        match self {
+            Self::AudienceMembers | Self::UserProfiles => RowKind::User,
+            Self::RawEvents => RowKind::Event,
+            Self::Report | Self::MetricSeries => RowKind::Metric,
+            Self::Suppressions => RowKind::Suppression,
+            Self::Audiences | Self::Dashboards | Self::EventRules | Self::Campaigns | Self::Canvases | Self::Events => {
+                RowKind::Catalog
+            }
+        }
+    }
+}
+
 impl Row<'_> {
-    /// Appends the row to `out` as one JSON object without a line end. `selection` narrows users only.
+    pub const fn kind(&self) -> RowKind {
+        match self {
+            Self::User(_) => RowKind::User,
+            Self::Event(_) => RowKind::Event,
+            Self::Metric(_) => RowKind::Metric,
+            Self::Catalog(_) => RowKind::Catalog,
+            Self::Suppression(_) => RowKind::Suppression,
+        }
+    }
+
+    /// Appends the row to `out` as one JSON object without a line end: every column of the schema, of a user those that
+    /// `selection` has. Answers how many dates and times could not be read ([`cells`](super::cells)).
+    pub fn append_json(&self, selection: &Selection, out: &mut Vec<u8>) -> u64 {
+        let mut object = JsonObject::begin(out);
+        let unreadable = self.cells(selection, &mut object);
+        object.end();
+        unreadable
+    }
+
+    /// As [`Row::append_json`].
     ///
     /// # Errors
-    /// Never for rows read from JSON or text; kept because the serializer's signature has it.
+    /// Never.
     pub fn write_json(&self, selection: &Selection, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        match self {
-            Self::User(row) => row.write_json(selection, out),
-            Self::Event(row) => serde_json::to_writer(out, row),
-            Self::Metric(row) => serde_json::to_writer(out, row),
-            Self::Catalog(row) => serde_json::to_writer(out, row),
-            Self::Suppression(row) => serde_json::to_writer(out, row),
-        }
+        self.append_json(selection, out);
+        Ok(())
     }
 }
 
@@ -70,7 +109,7 @@ impl Serialize for Object<'_> {
 }
 
 /// A record of `event.v1`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct EventRow<'a> {
     pub event_type: Cow<'a, str>,
     pub event_time: Option<Cow<'a, str>>,
@@ -82,7 +121,7 @@ pub struct EventRow<'a> {
 }
 
 /// A record of `metric.v1`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct MetricRow<'a> {
     pub metric: Cow<'a, str>,
     pub time: Option<Cow<'a, str>>,
@@ -131,7 +170,7 @@ impl CatalogRow<'_> {
 }
 
 /// A record of `suppression.v1`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct SuppressionRow<'a> {
     pub kind: Cow<'a, str>,
     pub address: Option<Cow<'a, str>>,
