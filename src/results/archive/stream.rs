@@ -132,11 +132,7 @@ fn known_member(
         STORED => Checked::new(Inflater::Stored(&mut packed), place, Some(entry)),
         _ => Checked::new(Inflater::Deflated(DeflateDecoder::new(&mut packed)), place, Some(entry)),
     };
-    unpacker.visit(inner, place, Packed::Whole(entry.packed), visitor)?;
-    if packed.get_ref().limit() > 0 || !packed.buffer().is_empty() {
-        return Err(Error::damaged(format!("{place}: the member is shorter than it says")));
-    }
-    Ok(())
+    unpacker.visit(inner, place, Packed::Whole(entry.packed), visitor)
 }
 
 /// A member whose sizes stand behind it.
@@ -231,6 +227,7 @@ impl Header {
     }
 }
 
+/// The bytes of a member that has these packed bytes and no more.
 enum Inflater<R: io::BufRead> {
     Stored(R),
     Deflated(DeflateDecoder<R>),
@@ -240,7 +237,12 @@ impl<R: io::BufRead> Read for Inflater<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Stored(bytes) => bytes.read(buffer),
-            Self::Deflated(decoder) => decoder.read(buffer),
+            Self::Deflated(decoder) => match decoder.read(buffer)? {
+                0 if !buffer.is_empty() && !decoder.get_mut().fill_buf()?.is_empty() => {
+                    Err(io::Error::new(io::ErrorKind::InvalidData, "the data end before the member does"))
+                }
+                bytes => Ok(bytes),
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::io::{Cursor, Write};
 
+
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
@@ -9,24 +10,74 @@ use crate::exports::problem::Code;
 
 const LINES: &[u8] = b"{\"a\":1}\n{\"a\":2}\n";
 
-fn file(bytes: &[u8]) -> File {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(bytes).unwrap();
-    file
+/// Collects the text of every member; small ones come packed.
+struct Collect<'a> {
+    unpacker: Unpacker<'a>,
+    members: Vec<Vec<u8>>,
+    came_packed: usize,
 }
 
-fn unpack_all(files: &[&[u8]], limits: &Limits) -> Result<Vec<Vec<u8>>, Error> {
-    let mut unpacker = Unpacker::new(limits, &|| false);
-    let mut members = Vec::new();
-    for (index, bytes) in files.iter().enumerate() {
-        unpacker.for_each_member(file(bytes), index + 1, &mut |place, reader| {
-            let mut text = Vec::new();
-            reader.read_to_end(&mut text).map_err(|error| reading(place, error))?;
-            members.push(text);
-            Ok(())
-        })?;
+impl Visitor for Collect<'_> {
+    fn packed(&mut self, member: PackedMember) -> Result<(), Error> {
+        self.came_packed += 1;
+        let unpacker = self.unpacker;
+        self.unpacked(member.place, &mut member.open(&unpacker)?)
     }
-    Ok(members)
+
+    fn unpacked(&mut self, place: Place, bytes: &mut dyn Read) -> Result<(), Error> {
+        let mut text = Vec::new();
+        bytes.read_to_end(&mut text).map_err(|error| reading(place, error))?;
+        self.members.push(text);
+        Ok(())
+    }
+}
+
+/// Hands over one byte at a time, so that every boundary is met.
+struct Drops<R>(R);
+
+impl<R: Read> Read for Drops<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let first = buffer.len().min(1);
+        self.0.read(&mut buffer[..first])
+    }
+}
+
+/// The members of all files, and how many of them came packed.
+fn collect(
+    files: Vec<Box<dyn Read + Send>>,
+    limits: &Limits,
+    small_member_bytes: u64,
+) -> Result<(Vec<Vec<u8>>, usize), Error> {
+    let totals = Totals::default();
+    let unpacker = Unpacker { limits, totals: &totals, small_member_bytes, spool_dir: &std::env::temp_dir() };
+    let mut collect = Collect { unpacker, members: Vec::new(), came_packed: 0 };
+    for (index, file) in files.into_iter().enumerate() {
+        unpacker.for_each_member(file, index + 1, &mut collect)?;
+    }
+    Ok((collect.members, collect.came_packed))
+}
+
+fn owned(files: &[&[u8]]) -> Vec<Box<dyn Read + Send>> {
+    files.iter().map(|bytes| Box::new(Cursor::new(bytes.to_vec())) as Box<dyn Read + Send>).collect()
+}
+
+/// Unpacks files that come whole, with small members packed, and again byte by byte, with none packed: the same must
+/// come of it.
+fn unpack_all(files: &[&[u8]], limits: &Limits) -> Result<Vec<Vec<u8>>, Error> {
+    let whole = collect(owned(files), limits, 1 << 20);
+    let drops = owned(files).into_iter().map(|file| Box::new(Drops(file)) as Box<dyn Read + Send>).collect();
+    let dripping = collect(drops, limits, 0);
+    match (whole, dripping) {
+        (Ok((members, _)), Ok((again, _))) => {
+            assert_eq!(members, again);
+            Ok(members)
+        }
+        (Err(error), Err(again)) => {
+            assert_eq!(error.code, again.code, "{error}; {again}");
+            Err(error)
+        }
+        (whole, dripping) => panic!("whole: {:?}, dripping: {:?}", whole.map(|_| ()), dripping.map(|_| ())),
+    }
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
@@ -146,7 +197,7 @@ fn damage_is_noticed_and_worth_another_fetch() {
         ("half a zip", deflated[..deflated.len() / 2].to_vec()),
         ("two bytes of a zip", b"PK".to_vec()),
         ("data after a zip", [&deflated[..], b"\0"].concat()),
-        ("data before a zip", [b"PK", &deflated[..]].concat()),
+        ("data before a zip", [b"PK\x03", &deflated[..]].concat()),
         ("cut gzip", packed[..packed.len() - 4].to_vec()),
         ("half a gzip", packed[..packed.len() / 2].to_vec()),
         ("gzip with a wrong checksum", wrong_gzip_crc),
@@ -169,15 +220,23 @@ fn an_encrypted_member_is_unreadable() {
 
 #[test]
 fn a_bomb_is_refused_before_a_byte_of_it_is_inflated() {
-    let bomb = zip(&[("1", LINES), ("2", &vec![0; 16 << 20])]);
-    let mut visited = 0;
-    let limits = Limits::default();
-    let mut unpacker = Unpacker::new(&limits, &|| false);
-    let outcome = unpacker.for_each_member(file(&bomb), 1, &mut |_, _| {
-        visited += 1;
-        Ok(())
-    });
-    assert_eq!((outcome.unwrap_err().code, visited), (Code::ArchiveLimitExceeded, 0));
+    let bomb = zip(&[("1", &vec![0; 16 << 20])]);
+    let (limits, totals) = (Limits::default(), Totals::default());
+    let unpacker =
+        Unpacker { limits: &limits, totals: &totals, small_member_bytes: 1 << 20, spool_dir: &std::env::temp_dir() };
+    let mut collect = Collect { unpacker, members: Vec::new(), came_packed: 0 };
+    let outcome = unpacker.for_each_member(Box::new(Cursor::new(bomb)), 1, &mut collect);
+    assert_eq!((outcome.unwrap_err().code, collect.came_packed), (Code::ArchiveLimitExceeded, 0));
+}
+
+#[test]
+fn members_that_only_together_are_a_bomb_are_refused() {
+    let limits = Limits { ratio_floor_bytes: 1 << 20, max_ratio: 100, ..Limits::default() };
+    let zeros = vec![0; 1 << 20];
+    let names: Vec<_> = (0..4).map(|n| n.to_string()).collect();
+    let members: Vec<_> = names.iter().map(|name| (name.as_str(), zeros.as_slice())).collect();
+    assert!(unpack_all(&[&zip(&members[..1])], &limits).is_ok());
+    assert_eq!(refused(&zip(&members), &limits).code, Code::ArchiveLimitExceeded);
 }
 
 #[test]
@@ -191,18 +250,29 @@ fn a_bomb_that_lies_about_its_size_ends_at_the_size_it_claims() {
 #[test]
 fn a_gzip_bomb_ends_soon_after_the_ratio_is_judged() {
     let bomb = gzip(&vec![0; 16 << 20]);
-    let limits = Limits { ratio_floor_bytes: 1 << 20, max_ratio: 10, ..Limits::default() };
-    let mut bytes_out = 0;
-    let mut unpacker = Unpacker::new(&limits, &|| false);
-    let outcome = unpacker.for_each_member(file(&bomb), 1, &mut |place, reader| {
-        loop {
-            let bytes = reader.fill_buf().map_err(|error| reading(place, error))?.len();
-            reader.consume(bytes);
-            bytes_out += bytes;
+    struct Count(u64);
+    impl Visitor for Count {
+        fn packed(&mut self, _: PackedMember) -> Result<(), Error> {
+            unreachable!("gzip has no members of that kind")
         }
-    });
+
+        fn unpacked(&mut self, place: Place, bytes: &mut dyn Read) -> Result<(), Error> {
+            let mut buffer = [0; 4096];
+            loop {
+                match bytes.read(&mut buffer).map_err(|error| reading(place, error))? {
+                    0 => return Ok(()),
+                    read => self.0 += read as u64,
+                }
+            }
+        }
+    }
+    let (limits, totals) =
+        (Limits { ratio_floor_bytes: 1 << 20, max_ratio: 10, ..Limits::default() }, Totals::default());
+    let unpacker = Unpacker { limits: &limits, totals: &totals, small_member_bytes: 0, spool_dir: &std::env::temp_dir() };
+    let mut count = Count(0);
+    let outcome = unpacker.for_each_member(Box::new(Cursor::new(bomb)), 1, &mut count);
     assert_eq!(outcome.unwrap_err().code, Code::ArchiveLimitExceeded);
-    assert!(bytes_out <= 1_153_433, "{bytes_out} is more than a tenth over the floor");
+    assert!(count.0 <= 1_153_433, "{} is more than a tenth over the floor", count.0);
 }
 
 #[test]
@@ -254,14 +324,63 @@ fn an_archive_within_an_archive_is_refused() {
     }
 }
 
+/// A ZIP file whose member is stored, with its sizes behind it.
+fn stored_with_descriptor(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let plain = zip_with(CompressionMethod::Stored, members);
+    let mut bytes = Vec::new();
+    let (mut offsets, mut rest) = (Vec::new(), &plain[..]);
+    for (name, text) in members {
+        offsets.push(u32::try_from(bytes.len()).unwrap());
+        let header = 30 + name.len();
+        let mut local = rest[..header].to_vec();
+        local[6] |= 8;
+        let sums = local[14..26].to_vec();
+        local[14..26].fill(0);
+        bytes.extend([&local[..], text, b"PK\x07\x08", &sums].concat());
+        rest = &rest[header + text.len()..];
+    }
+    let directory = u32::try_from(bytes.len()).unwrap();
+    let mut rest = rest.to_vec();
+    for (n, offset) in offsets.into_iter().enumerate() {
+        let central = find(&rest, CENTRAL, n);
+        rest[central + 8] |= 8;
+        rest[central + 42..central + 46].copy_from_slice(&offset.to_le_bytes());
+    }
+    let end = find(&rest, END, 0);
+    rest[end + 16..end + 20].copy_from_slice(&directory.to_le_bytes());
+    bytes.extend(rest);
+    bytes
+}
+
 #[test]
-fn reading_ends_when_nobody_waits() {
-    let limits = Limits::default();
-    let mut unpacker = Unpacker::new(&limits, &|| true);
-    let outcome = unpacker.for_each_member(file(LINES), 1, &mut |place, reader| {
-        reader.read_to_end(&mut Vec::new()).map(drop).map_err(|error| reading(place, error))
-    });
-    assert_eq!(outcome.unwrap_err().code, Code::Internal);
+fn stored_members_with_data_descriptors_are_read_with_the_help_of_the_directory() {
+    // The text looks like what would follow it.
+    let tricky = b"{}\nPK\x07\x08\0\0\0\0\0\0\0\0\0\0\0\0PK\x01\x02\n".as_slice();
+    let bytes = stored_with_descriptor(&[("1", tricky), ("2", LINES), ("3", b"")]);
+    assert_eq!(unpack(&bytes).unwrap(), [tricky, LINES, b""]);
+    for cut in 1..bytes.len() {
+        assert!(cut < 3 || unpack(&bytes[..cut]).is_err(), "{cut}");
+    }
+}
+
+#[test]
+fn zstd_is_read_and_its_frames_are_joined() {
+    let two = [zstd::encode_all(&b"{\"a\":1}\n{\"a\""[..], 3).unwrap(), zstd::encode_all(&b":2}\n"[..], 3).unwrap()].concat();
+    assert_eq!(unpack(&two).unwrap(), [LINES]);
+    let cut = refused(&two[..two.len() - 3], &Limits::default());
+    assert_eq!((cut.code, cut.fetch_again), (Code::VendorMalformedData, true));
+}
+
+#[test]
+fn a_plain_file_may_begin_with_the_letters_of_a_zip() {
+    assert_eq!(unpack(b"PK_ID,name\n1,x\n").unwrap(), [b"PK_ID,name\n1,x\n"]);
+}
+
+#[test]
+fn large_members_are_unpacked_by_the_reader_and_small_ones_by_others() {
+    let bytes = zip(&[("1", LINES), ("2", LINES)]);
+    assert_eq!(collect(owned(&[&bytes]), &Limits::default(), 1000).unwrap().1, 2);
+    assert_eq!(collect(owned(&[&bytes]), &Limits::default(), 3).unwrap().1, 0);
 }
 
 proptest! {
@@ -271,15 +390,15 @@ proptest! {
         let mut bytes = zip(&members);
         let at = at % bytes.len();
         bytes[at] ^= bits;
-        // The first two bytes decide what the file is; without them it is one plain member.
-        if let Ok(read) = unpack(&bytes) && at > 1 {
+        // The first four bytes decide what the file is; without them it is one plain member.
+        if let Ok(read) = unpack(&bytes) && at > 3 {
             prop_assert_eq!(read, members.map(|(_, bytes)| bytes.to_vec()));
         }
     }
 
     #[test]
-    fn no_bytes_make_it_panic(kind in 0usize..3, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let head: &[u8] = [&b"PK\x05\x06"[..], b"\x1f\x8b\x08", b""][kind];
+    fn no_bytes_make_it_panic(kind in 0usize..5, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let head: &[u8] = [&b"PK\x05\x06"[..], b"\x1f\x8b\x08", b"", b"PK\x03\x04", b"PK\x01\x02"][kind];
         let _outcome = unpack(&[head, &bytes].concat());
     }
 }
