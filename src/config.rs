@@ -71,6 +71,8 @@ pub struct Settings {
     pub worker_concurrency: usize,
     /// How long results are kept.
     pub result_ttl: Duration,
+    /// A result is cut into files of about this many bytes.
+    pub result_file_bytes: u64,
     /// How long work in hand may take after a request to stop.
     pub shutdown_grace: Duration,
     /// A filter in `tracing-subscriber`'s syntax; parses.
@@ -187,6 +189,7 @@ impl Settings {
             Some(ttl) if !ttl.is_zero() && ttl <= Duration::from_hours(10 * 365 * 24) => Ok(ttl),
             _ => Err("must be an ISO 8601 duration such as P7D or PT12H, above zero and at most ten years".into()),
         })?;
+        let result_file_mib = from.parse("result_file_mib", "256", |text| within(text, 1, 65_536))?;
         let shutdown_grace = from.parse("shutdown_grace_secs", "30", |text| within(text, 0, 3600))?;
 
         let log = from.parse("log", "info", |text| match EnvFilter::try_new(text) {
@@ -216,6 +219,7 @@ impl Settings {
             lease: Duration::from_secs(lease),
             worker_concurrency,
             result_ttl,
+            result_file_bytes: result_file_mib * 1024 * 1024,
             shutdown_grace: Duration::from_secs(shutdown_grace),
             log,
             log_format,

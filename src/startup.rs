@@ -100,7 +100,7 @@ fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
         lease: settings.lease,
         spacing: Spacing { min: settings.poll_min, max: settings.poll_max },
         result_ttl: settings.result_ttl,
-        limits: Limits::default(),
+        limits: Limits { result_file_bytes: settings.result_file_bytes, ..Limits::default() },
         spool_dir,
         callback_base: settings.public_url.clone(),
     };

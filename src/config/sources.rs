@@ -84,6 +84,9 @@ pub struct Flags {
     /// How long results are kept, as an ISO 8601 duration [default: P7D]
     #[arg(long, value_name = "DURATION")]
     pub result_ttl: Option<String>,
+    /// A result is cut into files of about this many MiB [default: 256]
+    #[arg(long, value_name = "N")]
+    pub result_file_mib: Option<String>,
     /// How long work in hand may take after a request to stop [default: 30]
     #[arg(long, value_name = "N")]
     pub shutdown_grace_secs: Option<String>,

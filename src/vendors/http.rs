@@ -2,6 +2,8 @@
 //! time and size, records each exchange, and turns transport failures into [`VendorError`]s that hold no address.
 //! API calls ([`Http::call`]) carry credentials and answer small JSON; files ([`Http::open`]) are streamed.
 
+mod resume;
+
 use std::{
     error::Error as StdError,
     sync::Arc,
@@ -11,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::{
-    StreamExt, TryStreamExt,
+    StreamExt,
     stream::{self, BoxStream},
 };
 use reqwest::{
@@ -24,6 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
+use self::resume::Resume;
 use super::{Download, Exchange, Exchanges, Next, VendorError, excerpt::excerpt};
 use crate::egress::{Blocked, EgressPolicy};
 use crate::exports::problem::Code;
@@ -132,6 +135,8 @@ pub struct FileAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     response: Response,
+    /// Set where the server lets us go on after a break.
+    resume: Option<Resume>,
 }
 
 /// A file answer whose beginning has been read.
@@ -227,7 +232,7 @@ impl Http {
             attempt.answered(exchanges, status);
             let Some(target) = redirect(status, response.headers(), &url) else {
                 let headers = std::mem::take(response.headers_mut());
-                return Ok(FileAnswer { status, headers, response });
+                return Ok(FileAnswer { status, headers, response, resume: None });
             };
             let target = target.and_then(|target| self.permitted(call, status, &url, target));
             url = target.map_err(|error| {
@@ -293,8 +298,10 @@ impl Http {
             let status = response.status();
             attempt.answered(exchanges, status);
             let Some(target) = redirect(status, response.headers(), &url) else {
+                let authorization = Self::authorization(&call, &url)?;
+                let resume = Resume::new(self, exchanges, call.action, &url, authorization, &response);
                 let headers = std::mem::take(response.headers_mut());
-                return Ok(FileAnswer { status, headers, response });
+                return Ok(FileAnswer { status, headers, response, resume });
             };
             let target = target.and_then(|target| {
                 if url.scheme() == "https" && target.scheme() == "http" && !self.0.policy.permits_by_name(&target) {
@@ -315,14 +322,18 @@ impl Http {
         Err(too_many_redirects())
     }
 
+    /// The credential of a call, for the origin it is meant for only.
+    fn authorization(call: &FileCall<'_>, url: &Url) -> Result<Option<HeaderValue>, VendorError> {
+        let Some((secret, base)) = call.bearer else { return Ok(None) };
+        if base.origin() == url.origin() { bearer(secret).map(Some) } else { Ok(None) }
+    }
+
     async fn open_once(&self, call: &FileCall<'_>, url: Url) -> Result<Response, VendorError> {
         self.0.policy.check_url(&url).map_err(|error| blocked(&error))?;
         // Without this a server may compress on its own, and the bytes would not be the file's.
         let mut request = self.0.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-        if let Some((secret, base)) = call.bearer
-            && base.origin() == url.origin()
-        {
-            request = request.header(AUTHORIZATION, bearer(secret)?);
+        if let Some(authorization) = Self::authorization(call, &url)? {
+            request = request.header(AUTHORIZATION, authorization);
         }
         if call.probe {
             request = request.header(RANGE, "bytes=0-0");
@@ -385,7 +396,8 @@ impl FileAnswer {
         let beginning = read.split_to(read.len().min(limit)).freeze();
         // What came with the chunk that went over the limit.
         let over = read.freeze();
-        let rest = self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN));
+        let at = (beginning.len() + over.len()) as u64;
+        let rest = resume::body(self.response, at, self.resume);
         let rest = stream::iter((!over.is_empty()).then_some(Ok(over))).chain(rest).boxed();
         Ok(Peeked { beginning, is_whole, length, rest })
     }
@@ -414,11 +426,12 @@ impl FileAnswer {
         }
     }
 
-    /// The file's bytes. A cut is an error of the stream that asks for another try.
+    /// The file's bytes, over several connections where they break and the server lets us go on. A cut that stays one is
+    /// an error of the stream that asks for another try.
     pub fn into_download(self) -> Download {
         Download {
             length: self.response.content_length(),
-            body: self.response.bytes_stream().map_err(|error| transport(error, TRY_AGAIN)).boxed(),
+            body: resume::body(self.response, 0, self.resume),
         }
     }
 }

@@ -269,3 +269,67 @@ async fn a_streamed_answer_may_be_larger_than_a_call_reads() {
     assert_eq!((failed.status.as_u16(), failed.body.len()), (500, 10));
     assert_eq!(stream(&server.url, &exchanges).await.err().unwrap().code, Code::EgressBlocked);
 }
+
+/// Part of a file of `whole`, from a server that can go on with it.
+fn part(status: u16, range: &str, sent: &str, length: usize) -> Reply {
+    let range = if range.is_empty() { String::new() } else { format!("content-range: bytes {range}\r\n") };
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\naccept-ranges: bytes\r\netag: \"v1\"\r\n");
+    Reply::Bytes(format!("{head}{range}\r\n{sent}").into_bytes())
+}
+
+async fn read_on(replies: Vec<Reply>) -> (Result<Vec<u8>, VendorError>, Vec<crate::vendors::scripted::Seen>) {
+    let server = Scripted::start(replies).await;
+    let (exchanges, key) = (Exchanges::default(), key());
+    let call = FileCall { action: "download", url: server.url.clone(), bearer: Some((&key, &server.url)), probe: false };
+    let download = http().open(call, &exchanges).await.unwrap().into_download();
+    let read = download.body.try_collect::<Vec<_>>().await.map(|chunks| chunks.concat());
+    assert_eq!(exchanges.take().len(), server.seen().len(), "every request is written down");
+    (read, server.seen())
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_off_goes_on_where_it_broke() {
+    let replies = vec![part(200, "", "0123", 10), part(206, "4-9/10", "45", 6), part(206, "6-9/10", "6789", 4)];
+    let (read, seen) = read_on(replies).await;
+    assert_eq!(read.unwrap(), b"0123456789");
+    let asked: Vec<_> = seen.iter().map(|seen| seen.headers.get("range").map(String::as_str)).collect();
+    assert_eq!(asked, [None, Some("bytes=4-"), Some("bytes=6-")]);
+    for again in &seen[1..] {
+        assert_eq!(again.headers["if-range"], "\"v1\"");
+        assert_eq!(again.headers["authorization"], "Bearer key-of-test");
+        assert_eq!(again.headers["accept-encoding"], "identity");
+    }
+}
+
+#[tokio::test]
+async fn another_file_or_another_range_is_never_joined() {
+    let other = [
+        part(200, "", "0123456789", 10),
+        part(206, "0-9/10", "0123456789", 10),
+        part(206, "4-9/11", "456789", 6),
+        part(206, "", "456789", 6),
+        reply(403, &[], "expired"),
+    ];
+    for rest in other {
+        let (read, seen) = read_on(vec![part(200, "", "0123", 10), rest]).await;
+        let error = read.unwrap_err();
+        assert_eq!((error.code, error.next, seen.len()), (Code::VendorUnavailable, TRY_AGAIN, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_off_again_and_again_without_a_byte_is_given_up() {
+    let mut replies = vec![part(200, "", "0123", 10)];
+    replies.extend((0..20).map(|_| part(206, "4-9/10", "", 6)));
+    let (read, seen) = read_on(replies).await;
+    assert_eq!((read.unwrap_err().next, seen.len()), (TRY_AGAIN, 5));
+}
+
+#[tokio::test]
+async fn without_a_strong_version_nothing_is_asked_for_again() {
+    for header in ["etag: W/\"v1\"\r\naccept-ranges: bytes", "etag: \"v1\"", "accept-ranges: bytes"] {
+        let broken = format!("HTTP/1.1 200 X\r\ncontent-length: 10\r\n{header}\r\n\r\n0123");
+        let (read, seen) = read_on(vec![Reply::Bytes(broken.into_bytes())]).await;
+        assert_eq!((read.unwrap_err().next, seen.len()), (TRY_AGAIN, 1), "{header}");
+    }
+}

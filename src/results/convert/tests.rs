@@ -21,7 +21,7 @@ use super::{
 use crate::exports::{
     fields::UserColumn,
     records::{BadRecord, LineRecords},
-    request::{Compression, Format, RecordSchema},
+    request::{Compression, Format, OnBadRecord, RecordSchema},
     rows::Row,
     user::UserRow,
 };
@@ -160,7 +160,8 @@ async fn run(files: &[&[u8]], conversion: Conversion) -> Result<Vec<(StoredFile,
         read.push((file, bytes));
     }
     assert_eq!(meter.bytes_written(), read.iter().map(|(file, _)| file.bytes).sum::<u64>());
-    assert_eq!(meter.records(), read.iter().filter_map(|(file, _)| file.records).sum::<u64>());
+    let results = read.iter().filter(|(file, _)| !is_rejected(&file.name));
+    assert_eq!(meter.records(), results.filter_map(|(file, _)| file.records).sum::<u64>());
     assert_eq!(meter.files_done() as usize, inputs);
     Ok(read)
 }
@@ -358,6 +359,67 @@ async fn files_already_stored_are_deleted_when_the_rest_is_abandoned() {
     drop(Delivery { storage: &storage, prefix: String::new(), keys: vec![key], stored: Vec::new() });
     while files_below(folder.path()) > 0 {
         tokio::task::yield_now().await;
+    }
+}
+
+fn lines(bytes: &[u8]) -> Vec<&str> {
+    let mut lines: Vec<_> = std::str::from_utf8(bytes).unwrap().lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test]
+async fn records_in_any_order_are_the_same_records() {
+    let members: Vec<_> = (0..20).map(|n| numbered(1 + n * 700).into_bytes()).collect();
+    let zipped = zip(&members);
+    let any_order = run(&[&zipped], conversion(Output { ordered: false, ..vendor() })).await.unwrap();
+    let ordered = run(&[&zipped], conversion(vendor())).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&ordered[0].1), String::from_utf8_lossy(&members.concat()));
+    assert_eq!(lines(&any_order[0].1), lines(&ordered[0].1));
+}
+
+#[tokio::test]
+async fn a_large_result_is_several_files_unless_one_is_asked_for() {
+    let people = numbered(100_000);
+    let limits = Limits { result_file_bytes: 300_000, ..Limits::default() };
+    for format in [Format::Ndjson, Format::Csv] {
+        let small = Conversion { limits: limits.clone(), ..conversion(output(format, Compression::None, RecordSchema::Vendor)) };
+        let results = run(&[people.as_bytes()], small).await.unwrap();
+        assert!(results.len() > 2, "{}", results.len());
+        let names: Vec<_> = results.iter().map(|(file, _)| file.name.clone()).collect();
+        assert_eq!(names[..2], [1, 2].map(|n| format!("audience_members-0000{n}.{}", format.as_str())));
+        let headers = if format == Format::Csv { results.len() } else { 0 };
+        let all: Vec<_> = results.iter().flat_map(|(_, bytes)| lines(bytes)).collect();
+        assert_eq!(all.len(), 100_000 + headers);
+        assert_eq!(results.iter().filter_map(|(file, _)| file.records).sum::<u64>(), 100_000);
+
+        let one = Output { single_file: true, ..output(format, Compression::None, RecordSchema::Vendor) };
+        let results = run(&[people.as_bytes()], Conversion { limits: limits.clone(), ..conversion(one) }).await.unwrap();
+        assert_eq!((results.len(), results[0].0.name.as_str()), (1, &*format!("audience_members.{}", format.as_str())));
+    }
+}
+
+#[tokio::test]
+async fn bad_records_are_left_out_when_asked_for_and_listed_without_their_content() {
+    let members = zip(&[b"{\"id\":\"1\"}\nsecret\n{\"id\":\"2\"}\n{\"secret".to_vec(), b"[]\n".to_vec()]);
+    let skip = Output { on_bad_record: OnBadRecord::Skip, ..vendor() };
+    let results = run(&[b"{\"id\":\"0\"}", &members], conversion(skip)).await.unwrap();
+    let [(file, bytes), (rejected, list)] = &results[..] else { panic!("two files: {}", results.len()) };
+    assert_eq!((file.name.as_str(), file.records), ("audience_members.ndjson", Some(3)));
+    assert_eq!(lines(bytes), ["{\"id\":\"0\"}", "{\"id\":\"1\"}", "{\"id\":\"2\"}"]);
+    assert_eq!((rejected.name.as_str(), rejected.records), (REJECTED, Some(3)));
+    let listed: Vec<Value> = lines(list).into_iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let place = |member: u64, line: u64, offset: u64| json!({"file": 2, "member": member, "line": line, "offset": offset, "reason": "not a person"});
+    assert_eq!(listed, [place(1, 2, 11), place(1, 4, 29), place(2, 1, 0)]);
+}
+
+#[tokio::test]
+async fn a_single_thread_that_fails_ends_all_others() {
+    let members: Vec<_> = (0..200).map(|n| if n == 3 { b"bad\n".to_vec() } else { numbered(2000).into_bytes() }).collect();
+    for ordered in [false, true] {
+        let output = Output { ordered, ..vendor() };
+        let error = run(&[&zip(&members)], conversion(output)).await.unwrap_err();
+        assert_eq!(error.to_string(), "vendor file 1, member 4, line 1 (from byte 0): not a person");
     }
 }
 

@@ -78,7 +78,9 @@ impl SpooledFile {
         if let Some((first, last)) = range {
             answer.insert_header((header::CONTENT_RANGE, format!("bytes {first}-{last}/{total}")));
         }
+        let version = format!("\"{:x}\"", self.len);
         answer.content_type(content_type).insert_header((header::ACCEPT_RANGES, "bytes"));
+        answer.insert_header((header::ETAG, version));
         answer.body(SizedStream::new(end - start, self.pieces(start, end, transfer)))
     }
 
