@@ -171,7 +171,7 @@ fn a_vendors_record_is_one_column_of_json() {
         let bytes = file.finish().unwrap();
         match format {
             Format::Parquet => {
-                let rows = super::properties::parquet_rows(bytes);
+                let rows = properties::parquet_rows(bytes);
                 assert_eq!(rows, [[Some(r#"{"a":"x,\"y\""}"#.to_owned())]]);
             }
             Format::Csv => {
@@ -217,7 +217,7 @@ fn what_is_taken_back_leaves_nothing() {
         let (found, expected) = (found.finish().unwrap(), file(&encoding, &[row("a"), row("d")], 2));
         match format {
             Format::Parquet => {
-                assert_eq!(super::properties::parquet_rows(found), super::properties::parquet_rows(expected));
+                assert_eq!(properties::parquet_rows(found), properties::parquet_rows(expected));
             }
             _ => assert_eq!(unpacked(&found, compression), unpacked(&expected, compression)),
         }
@@ -249,7 +249,7 @@ fn equal_rows_give_equal_bytes_and_an_empty_file_is_a_file() {
         assert_eq!(file(&encoding, &rows, 700), file(&same, &rows, 700), "{format:?} {compression:?}");
         let empty = file(&encoding, &[], 1);
         match format {
-            Format::Parquet => assert!(super::properties::parquet_rows(empty).is_empty()),
+            Format::Parquet => assert!(properties::parquet_rows(empty).is_empty()),
             Format::Csv => assert_eq!(unpacked(&empty, compression).split(|byte| *byte == b'\n').count(), 2),
             _ => assert!(unpacked(&empty, compression).is_empty()),
         }
@@ -276,7 +276,7 @@ fn a_buffer_fills_up_and_a_large_record_does_not_leave_it_large() {
         file.write(batch).unwrap();
         let bytes = file.finish().unwrap();
         if format == Format::Parquet {
-            assert_eq!(super::properties::parquet_rows(bytes), [[Some(large.clone())]]);
+            assert_eq!(properties::parquet_rows(bytes), [[Some(large.clone())]]);
         } else {
             assert!(unpacked(&bytes, compression).len() > large.len());
         }
