@@ -205,9 +205,10 @@ async fn convert(
         }
     }
     drop(feeder);
-    let written = written.await?;
-    produced.await??;
+    let (written, produced) = (written.await?, produced.await?);
+    // When the place failed, the conversion was stopped by that and has nothing to add.
     let names = written?;
+    produced?;
     eprintln!(
         "{} records from {} files in {:.1} s: {}",
         meter.records(),

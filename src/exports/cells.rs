@@ -308,3 +308,7 @@ impl Cells for JsonObject<'_> {
         write(self.out);
     }
 }
+
+#[cfg(test)]
+#[path = "cells_tests.rs"]
+mod tests;

@@ -116,7 +116,7 @@ pub struct Output {
 
 impl Output {
     /// What cannot go together.
-    fn errors(&self) -> Vec<FieldError> {
+    fn errors(self) -> Vec<FieldError> {
         let refused = |field: &str, why: &str| FieldError::new(format!("/output/{field}"), "not_supported", why);
         let mut errors = Vec::new();
         if self.format == Format::Raw {

@@ -83,6 +83,7 @@ struct Counts {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     files_done: AtomicU32,
+    unreadable_times: AtomicU64,
 }
 
 impl Meter {
@@ -104,6 +105,15 @@ impl Meter {
     /// Vendor files converted to their end.
     pub fn files_done(&self) -> u32 {
         self.0.files_done.load(Ordering::Relaxed)
+    }
+
+    /// Dates and times that could not be read.
+    pub fn unreadable_times(&self) -> u64 {
+        self.0.unreadable_times.load(Ordering::Relaxed)
+    }
+
+    fn count_unreadable_times(&self, count: u64) {
+        self.0.unreadable_times.fetch_add(count, Ordering::Relaxed);
     }
 
     fn count_records(&self, count: u64) {

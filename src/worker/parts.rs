@@ -266,7 +266,7 @@ impl Parts<'_> {
             Stop::Results(error) => Setback::Results(error),
             stop => Setback::Stop(stop),
         })?;
-        self.step.warn(&records.warnings()).await?;
+        self.step.warn(&[records.warnings(), transfer::unreadable_times(self.step)].concat()).await?;
         let files = stored.into_iter().enumerate().map(|(index, file)| PartFile {
             source: source.to_owned(),
             file_id: file.file_id,

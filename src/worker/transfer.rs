@@ -131,9 +131,16 @@ async fn convert(
     let conversion = conversion(step, account, request, prefix);
     let records = conversion.records.clone();
     let (stored, ()) = convert_brought(step, conversion, bring).await?;
-    step.warn(&records.warnings()).await?;
-    step.warn(&rejections(&stored)).await?;
+    step.warn(&[records.warnings(), unreadable_times(step), rejections(&stored)].concat()).await?;
     complete(step, stored, step.hold.transfer().moved()).await
+}
+
+/// What a caller should know of times that are null.
+pub fn unreadable_times(step: &Step<'_>) -> Vec<String> {
+    if step.hold.transfer().meter.unreadable_times() == 0 {
+        return Vec::new();
+    }
+    vec!["there are dates or times that cannot be read; their columns are null and their text is in the row's object".into()]
 }
 
 /// What a caller should know of records that were left out.

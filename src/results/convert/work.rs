@@ -104,6 +104,7 @@ impl Worker<'_> {
         }
         let batch = self.rows.take()?;
         self.job.meter.count_records(batch.records);
+        self.job.meter.count_unreadable_times(batch.unreadable_times);
         results.send(Message::Batch(batch))
     }
 }
@@ -188,9 +189,11 @@ impl Reader<'_, '_, '_> {
     }
 
     fn record(&mut self, at: At, record: Record<'_>) -> Result<(), Error> {
+        let before = self.worker.rows.mark();
         let Err(bad) = self.rows_of(record) else {
             return if self.worker.rows.is_full() { self.worker.hand_over(self.results) } else { Ok(()) };
         };
+        self.worker.rows.undo(before)?;
         match self.job.conversion.output.on_bad_record {
             OnBadRecord::Fail => Err(at.bad_record(&bad)),
             OnBadRecord::Skip => self.results.send(Message::Rejected(Rejected { at, why: bad })),

@@ -1,6 +1,9 @@
 //! Parquet: typed columns, each packed with zstd, in row groups that are closed as they fill.
 
-use std::{io, io::Write, sync::Arc};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ::parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
@@ -87,24 +90,28 @@ fn data_type(kind: ColumnType) -> DataType {
 
 /// A Parquet file being written.
 pub(super) struct ParquetFile<W: Write + Send> {
-    writer: ArrowWriter<W>,
+    writer: ArrowWriter<Watched<W>>,
+    failure: Failure,
     /// Of the row group that is open, not packed.
     group_bytes: usize,
 }
 
 impl<W: Write + Send> ParquetFile<W> {
     pub(super) fn begin(layout: &Layout, sink: W) -> Result<Self, Error> {
+        let failure = Failure::default();
+        let sink = Watched { sink, failure: failure.clone() };
         let options =
             ArrowWriterOptions::new().with_properties(layout.properties.clone()).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(sink, layout.schema(), options).map_err(failed)?;
-        Ok(Self { writer, group_bytes: 0 })
+        let writer = ArrowWriter::try_new_with_options(sink, layout.schema(), options);
+        let writer = writer.map_err(|error| failure.or(error))?;
+        Ok(Self { writer, failure, group_bytes: 0 })
     }
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        self.writer.write(batch).map_err(failed)?;
+        self.writer.write(batch).map_err(|error| self.failure.or(error))?;
         self.group_bytes += batch.get_array_memory_size();
         if self.group_bytes >= ROW_GROUP_BYTES || self.writer.memory_size() >= ROW_GROUP_MEMORY {
-            self.writer.flush().map_err(failed)?;
+            self.writer.flush().map_err(|error| self.failure.or(error))?;
             self.group_bytes = 0;
         }
         Ok(())
@@ -115,15 +122,49 @@ impl<W: Write + Send> ParquetFile<W> {
     }
 
     pub(super) fn finish(self) -> Result<W, Error> {
-        self.writer.into_inner().map_err(failed)
+        let Self { writer, failure, .. } = self;
+        writer.into_inner().map(|watched| watched.sink).map_err(|error| failure.or(error))
     }
 }
 
-/// The error of the sink that is inside, or one that says the file could not be written.
-fn failed(error: ParquetError) -> Error {
-    let error = match error {
-        ParquetError::External(source) => source.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error),
-        error => io::Error::other(error),
-    };
-    writing(error)
+/// The sink's error: the writer passes some on as text only.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    fn or(&self, error: ParquetError) -> Error {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writing(kept.take().unwrap_or_else(|| io::Error::other(error)))
+    }
+}
+
+/// Keeps the sink's error.
+struct Watched<W> {
+    sink: W,
+    failure: Failure,
+}
+
+impl<W> Watched<W> {
+    fn keep<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => {
+                let said = io::Error::new(kind, error.to_string());
+                self.failure.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                said
+            }
+        })
+    }
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.sink.write(bytes);
+        self.keep(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.sink.flush();
+        self.keep(result)
+    }
 }

@@ -127,6 +127,15 @@ impl Table {
         Ok(mem::take(&mut self.closed))
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let texts = self.columns.iter().map(|column| match column {
+            Column::Text(values) => values.values_capacity(),
+            _ => 0,
+        });
+        texts.sum::<usize>() + self.cell.capacity()
+    }
+
     fn close(&mut self) -> Result<(), Error> {
         if self.rows > self.closed_rows {
             let columns = self.columns.iter_mut().map(Column::take).collect();

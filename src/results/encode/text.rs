@@ -73,6 +73,11 @@ impl Text {
         Ok(Body::Deflated(block))
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.lines.capacity() + self.cell.capacity()
+    }
+
     fn make_room(&mut self) {
         if self.lines.capacity() == 0 {
             self.lines.reserve_exact(FULL + SLACK);

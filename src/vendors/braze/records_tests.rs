@@ -126,7 +126,7 @@ fn values_keep_every_digit_and_ids_are_text() {
 }
 
 #[test]
-fn times_come_as_rfc_3339_and_what_cannot_be_read_stays() {
+fn times_come_as_rfc_3339_and_what_cannot_be_read_is_kept_aside() {
     for (text, expected) in [
         ("2021-06-28T17:02:43.032Z", "2021-06-28T17:02:43.032Z"),
         ("2021-07-07T20:45:24.000+00:00", "2021-07-07T20:45:24Z"),
@@ -134,11 +134,14 @@ fn times_come_as_rfc_3339_and_what_cannot_be_read_stays() {
         ("2020-07-10 15:00:00.000 UTC", "2020-07-10T15:00:00Z"),
         ("2020-07-10 15:00:00 +0200", "2020-07-10T13:00:00Z"),
         ("1980-12-21", "1980-12-21T00:00:00Z"),
-        ("last Tuesday", "last Tuesday"),
-        ("", ""),
     ] {
         let record = json!({ "created_at": text }).to_string();
         assert_eq!(unified(&users(&["created_at"], &[]), &record), json!({ "created_at": expected }).to_string());
+    }
+    for (text, activity) in [("last Tuesday", json!({ "created_at": "last Tuesday" })), ("", json!({}))] {
+        let record = json!({ "created_at": text }).to_string();
+        let expected = json!({ "created_at": null, "activity": activity }).to_string();
+        assert_eq!(unified(&users(&["created_at", "activity"], &[]), &record), expected);
     }
     for (text, expected) in [
         ("1980-12-21", "1980-12-21"),

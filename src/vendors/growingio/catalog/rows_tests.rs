@@ -49,7 +49,7 @@ fn row(id: &str, kind: &str, name: &str, more: &Value) -> Value {
 #[test]
 fn the_documented_segment() {
     let item = json!({"id": "S", "name": "高活跃", "userType": "cs1", "userNum": 1230, "updatedAt": "2016-08-03"});
-    let more = json!({"size": 1230, "updated_at": "2016-08-03", "vendor": {"userType": "cs1"}});
+    let more = json!({"size": 1230, "vendor": {"userType": "cs1", "updated_at": "2016-08-03"}});
     assert_eq!(unified(&Items::Segments, &Value::Null, &item).unwrap(), row("S", "segment", "高活跃", &more));
     for (size, expected) in [(json!("12"), json!(12)), (json!(1000.0), json!(1000)), (json!("many"), Value::Null)] {
         let item = json!({"id": 7, "name": "x", "userNum": size});
@@ -62,8 +62,9 @@ fn the_documented_segment() {
 fn the_documented_dashboard() {
     let item = json!({"id": "D", "name": "看板", "type": "realtimeV2", "createdAt": "2019-01-01",
         "updatedAt": "2019-01-02T08:00:00+08:00", "scope": "user", "updater": "a", "creator": "b"});
-    let vendor = json!({"type": "realtimeV2", "scope": "user", "updater": "a", "creator": "b"});
-    let more = json!({"created_at": "2019-01-01", "updated_at": "2019-01-02T00:00:00Z", "vendor": vendor});
+    let vendor =
+        json!({"type": "realtimeV2", "scope": "user", "updater": "a", "creator": "b", "created_at": "2019-01-01"});
+    let more = json!({"updated_at": "2019-01-02T00:00:00Z", "vendor": vendor});
     assert_eq!(unified(&Items::Dashboards, &Value::Null, &item).unwrap(), row("D", "dashboard", "看板", &more));
 }
 
@@ -77,8 +78,9 @@ fn the_creator_of_a_chart_is_spelled_in_two_ways() {
         if let Some(kind) = kind {
             item["resource_type"] = json!(kind);
         }
-        let vendor = json!({"creator": "王芳", "dashboard_id": "D", "dashboard_name": "看板"});
-        let more = json!({"created_at": "2019-10-22", "vendor": vendor});
+        let vendor =
+            json!({"creator": "王芳", "dashboard_id": "D", "dashboard_name": "看板", "created_at": "2019-10-22"});
+        let more = json!({"vendor": vendor});
         assert_eq!(unified(&items, &head, &item).unwrap(), row("C", kind.unwrap_or("chart"), "图", &more));
     }
     let bare = unified(&items, &json!({}), &json!({"id": "C"})).unwrap();
