@@ -99,7 +99,7 @@ pub async fn convert_brought<T>(
         (Ok(stored), Ok(brought)) => Ok((stored, brought)),
         (Err(error), Ok(_)) => Err(unusable(step, error)),
         (Err(error), Err(Stop::Results(left_alone))) if left_alone.is_stopped() => Err(unusable(step, error)),
-        (_, Err(stop)) => Err(stop),
+        (_, Err(why)) => Err(why),
     }
 }
 
@@ -140,7 +140,10 @@ pub fn unreadable_times(step: &Step<'_>) -> Vec<String> {
     if step.hold.transfer().meter.unreadable_times() == 0 {
         return Vec::new();
     }
-    vec!["there are dates or times that cannot be read; their columns are null and their text is in the row's object".into()]
+    vec![
+        "there are dates or times that cannot be read; their columns are null and their text is in the row's object"
+            .into(),
+    ]
 }
 
 /// What a caller should know of records that were left out.
