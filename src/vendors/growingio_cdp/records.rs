@@ -12,7 +12,7 @@ use crate::exports::{
     rows::Row,
     user::UserRow,
 };
-use crate::vendors::object::{self, Members, is_null, text, texts};
+use crate::vendors::object::{self, Members, Walk, is_null, is_object, keep_last, text, texts};
 
 const NO_OBJECT: BadRecord = BadRecord(Cow::Borrowed("a record is not a JSON object"));
 
@@ -37,15 +37,17 @@ struct User<'a> {
 impl<'a> User<'a> {
     fn read(record: &'a [u8]) -> Result<Self, BadRecord> {
         let mut user = Self::default();
-        for (name, value) in Members::read(record).map_err(|_| NO_OBJECT)?.0 {
-            match (name.as_ref(), Members::of(value)) {
-                ("gio_id" | "gioId", _) => user.gio_id = Some((name, value)),
-                ("identifications", Some(members)) => user.identifications = members,
-                ("properties", Some(members)) => user.properties = members,
-                ("identifications" | "properties", None) if is_null(value) => {}
+        for member in Walk::over(record) {
+            let (name, value) = member.map_err(|_| NO_OBJECT)?;
+            match name.as_ref() {
+                "gio_id" | "gioId" => user.gio_id = Some((name, value)),
+                "identifications" if is_object(value) => user.identifications = Members::of(value).unwrap_or_default(),
+                "properties" if is_object(value) => user.properties = Members::of(value).unwrap_or_default(),
+                "identifications" | "properties" if is_null(value) => {}
                 _ => user.rest.0.push((name, value)),
             }
         }
+        keep_last(&mut user.rest.0);
         Ok(user)
     }
 
@@ -95,7 +97,9 @@ impl LineRecords for CdpUsers {
         let user = User::read(record)?;
         let mut row = UserRow::default();
         if let Some(id) = user.id() {
-            row.identities.push((Cow::Borrowed("gio_id"), vec![id.clone()]));
+            if self.wants(UserColumn::Identities) {
+                row.identities.push((Cow::Borrowed("gio_id"), vec![id.clone()]));
+            }
             row.set(UserColumn::VendorUserId, Some(id));
         }
         for (column, property) in &self.ask.columns {
@@ -107,12 +111,15 @@ impl LineRecords for CdpUsers {
                 row.attributes.push((Cow::Owned(member.clone()), Cow::Borrowed(value)));
             }
         }
-        for (name, value) in user.properties.0 {
+        // Attributes that are named are among what is asked for.
+        let attributes = (self.selection.wants(UserColumn::Attributes) == Wanted::Whole).then_some(user.properties.0);
+        for (name, value) in attributes.into_iter().flatten() {
             if !self.shown.contains(name.as_ref()) && !self.ask.attributes.contains_key(name.as_ref()) {
                 row.attributes.push((name, Cow::Borrowed(value)));
             }
         }
-        for (name, value) in user.identifications.0 {
+        let identities = self.wants(UserColumn::Identities).then_some(user.identifications.0);
+        for (name, value) in identities.into_iter().flatten() {
             let values = texts(value);
             let key = match name {
                 Cow::Borrowed(name) => identity_key(name),
@@ -122,7 +129,9 @@ impl LineRecords for CdpUsers {
                 row.identities.push((key, values));
             }
         }
-        row.activity.extend(user.rest.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))));
+        if self.wants(UserColumn::Activity) {
+            row.activity.extend(user.rest.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))));
+        }
         Ok(Row::User(row))
     }
 
