@@ -3,6 +3,7 @@
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
 pub mod fields;
+pub mod mapping;
 pub mod parameters;
 pub mod problem;
 pub mod record;

@@ -93,11 +93,13 @@ impl BrazeUsers {
             }
             Some(UserColumn::Attributes) => !object::is_object(value),
             Some(column) if self.sources.columns.contains_key(&column) => {
-                !matches!(column, UserColumn::UserId | UserColumn::VendorUserId)
+                let is_own =
+                    matches!(self.sources.columns.get(&column), Some(Source::Field { name: own, .. }) if *own == name);
+                !is_own && !matches!(column, UserColumn::UserId | UserColumn::VendorUserId)
             }
             Some(column) => {
                 if self.wants(column) {
-                    row.set(column, column_text(column, value));
+                    row.set(column, text(value).map(|text| as_kind(column, text)));
                 }
                 false
             }
@@ -107,17 +109,23 @@ impl BrazeUsers {
         }
     }
 
+    /// A mapped column's text: as Braze wrote it, it is looked up.
+    fn translated<'a>(&self, column: UserColumn, value: &'a RawValue) -> Option<Cow<'a, str>> {
+        text(value).map(|text| as_kind(column, self.sources.values.text(column, text)))
+    }
+
     /// Shows what the mapping reads, and the custom attributes.
     fn place_mapped<'a>(&self, fields: &Members<'a>, custom: Members<'a>, row: &mut UserRow<'a>) {
         for (column, source) in self.sources.columns.iter().filter(|(column, _)| self.wants(**column)) {
             let value = find(source, fields, &custom);
-            row.set(*column, value.and_then(|value| column_text(*column, value)));
+            row.set(*column, value.and_then(|value| self.translated(*column, value)));
         }
         for (name, source) in &self.sources.attributes {
             if let Some(value) =
                 find(source, fields, &custom).filter(|_| self.wants_member(UserColumn::Attributes, name))
             {
-                row.attributes.push((Cow::Owned(name.clone()), Cow::Borrowed(value)));
+                let value = self.sources.values.attribute(name, Cow::Borrowed(value));
+                row.attributes.push((Cow::Owned(name.clone()), value));
             }
         }
         let shown = custom.0.into_iter().filter(|(name, _)| self.shows(name));
@@ -191,13 +199,13 @@ fn find<'a>(source: &Source, members: &Members<'a>, custom: &Members<'a>) -> Opt
     }
 }
 
-fn column_text(column: UserColumn, value: &RawValue) -> Option<Cow<'_, str>> {
-    let value = text(value)?;
-    Some(match column.kind() {
-        ColumnType::Timestamp => times::unified(value),
-        ColumnType::Date => times::unified_day(value),
-        _ => value,
-    })
+/// A text as the column's kind has it.
+fn as_kind(column: UserColumn, text: Cow<'_, str>) -> Cow<'_, str> {
+    match column.kind() {
+        ColumnType::Timestamp => times::unified(text),
+        ColumnType::Date => times::unified_day(text),
+        _ => text,
+    }
 }
 
 /// Ids: name → values.
