@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     exports::{
+        mapping::Feed,
         record::{AttemptRecord, ConnectionRecord, ExportRecord, FileRecord, Health},
         request::{Dataset, Delivery, Output},
         state::{Phase, State},
@@ -51,7 +52,10 @@ pub fn request(operation_id: &str) -> Option<Value> {
             "display_name": "Braze, growth workspace",
             "settings": {"base_url": "https://rest.fra-01.braze.eu"},
             "credentials": {"api_key": "the key of a Braze workspace"},
-            "mapping": {},
+            "mapping": {
+                "attributes.plan": "Plan Name",
+                "gender": {"from": "gender", "values": {"F": "female", "M": "male"}},
+            },
         }),
         "rotate_credentials" => json!({"credentials": {"api_key": "the next key of a Braze workspace"}}),
         _ => return None,
@@ -240,6 +244,12 @@ fn attempt() -> AttemptView {
     })
 }
 
+/// A mapping of a column that translates its values.
+fn gender_in_words() -> Feed {
+    let values = [("F", "female"), ("M", "male")].map(|(theirs, ours)| (theirs.to_owned(), ours.to_owned()));
+    Feed { values: values.into(), ..Feed::from("gender") }
+}
+
 /// A connection.
 pub fn connection() -> ConnectionRecord {
     ConnectionRecord {
@@ -248,7 +258,7 @@ pub fn connection() -> ConnectionRecord {
         vendor: "braze".into(),
         display_name: "Braze, growth workspace".into(),
         settings: json!({"base_url": "https://rest.fra-01.braze.eu"}),
-        mapping: Json([].into()),
+        mapping: Json([("gender".to_owned(), gender_in_words())].into()),
         health: Health::Healthy,
         health_detail: None,
         health_checked_at: Some(time(-60)),

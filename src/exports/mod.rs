@@ -5,6 +5,7 @@
 pub mod cells;
 pub mod fields;
 pub mod json;
+pub mod mapping;
 pub mod moments;
 pub mod parameters;
 pub mod problem;

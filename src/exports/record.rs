@@ -117,7 +117,7 @@ pub struct ConnectionRecord {
     pub vendor: String,
     pub display_name: String,
     pub settings: Value,
-    pub mapping: Json<std::collections::BTreeMap<String, String>>,
+    pub mapping: Json<super::mapping::ConnectionMapping>,
     pub health: Health,
     pub health_detail: Option<String>,
     pub health_checked_at: Option<DateTime<Utc>>,

@@ -7,11 +7,14 @@ use serde_json::Value;
 
 use super::{Error, Gateway, shared::SharedInPostgres};
 use crate::{
-    exports::problem::{FieldError, Problem},
+    exports::{
+        mapping::{ConnectionMapping, ValueMaps},
+        problem::{FieldError, Problem},
+    },
     ids::{ConnectionId, ExportId},
     store::connections::SealedConnection,
     vault::{DataKey, SealedDataKey},
-    vendors::{Account, Mapping, Ticket, Vendor, VendorSpec, registry},
+    vendors::{Account, Ticket, Vendor, VendorSpec, registry},
 };
 
 /// What sealed texts are bound to, besides the ids of their rows: one cannot be put in the place of another.
@@ -61,10 +64,12 @@ impl Gateway {
         spec: &VendorSpec,
         settings: Value,
         credentials: BTreeMap<String, SecretString>,
-        mapping: Mapping,
+        mapping: ConnectionMapping,
     ) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
         let shared = SharedInPostgres { db: self.db.clone(), vault: self.vault.clone(), vendor: spec.name };
-        (spec.connect)(Account { settings, credentials, mapping, http: self.http.clone(), shared: Arc::new(shared) })
+        let (mapping, values) = ValueMaps::split(mapping);
+        let (http, shared) = (self.http.clone(), Arc::new(shared));
+        (spec.connect)(Account { settings, credentials, mapping, values, http, shared })
     }
 
     pub(super) fn data_key(&self, sealed: &SealedConnection) -> Result<DataKey, crate::vault::Error> {

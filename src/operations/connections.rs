@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{Caller, Error, Gateway, not_found};
 use crate::{
     exports::{
+        mapping::{self, ConnectionMapping},
         problem::{Code, FieldError, Problem},
         record::{ConnectionRecord, Health},
     },
@@ -28,7 +29,7 @@ pub struct PutConnection {
     pub display_name: Option<String>,
     pub settings: Value,
     pub credentials: Option<BTreeMap<String, SecretString>>,
-    pub mapping: BTreeMap<String, String>,
+    pub mapping: ConnectionMapping,
 }
 
 /// Creates or changes a connection; the flag says that it was created. The vendor of a connection never changes.
@@ -44,6 +45,10 @@ pub async fn put_connection(
         return Err(Problem::invalid(vec![FieldError::new("/vendor", "unknown_vendor", detail)]).into());
     };
     require_all(spec, put.credentials.as_ref())?;
+    let errors = mapping::check(&put.mapping);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors).into());
+    }
     gateway
         .adapter(spec, put.settings.clone(), put.credentials.clone().unwrap_or_default(), put.mapping.clone())
         .map_err(Problem::invalid)?;
