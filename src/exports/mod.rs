@@ -2,6 +2,7 @@
 //! Start at [`request::ExportRequest`] (what a caller asks), [`state::State`] (how a job moves) and
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
+pub mod delivery;
 pub mod fields;
 pub mod parameters;
 pub mod problem;
