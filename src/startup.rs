@@ -19,7 +19,7 @@ use crate::{
     config::{Settings, TokenKey},
     embedded::Embedded,
     exports::retry::Spacing,
-    operations::{Gateway, connections},
+    operations::{Gateway, OwnGround, connections, destinations},
     results::{Limits, storage::Storage},
     store::{self, hub::Hub},
     vault::Vault,
@@ -75,8 +75,10 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     store::migrate(&db).await.context("the database's schema cannot be brought up to date")?;
     let hub = Hub::default();
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
-    let gateway = Gateway { db, vault, http, storage, hub };
+    let ground = OwnGround { data_dir: settings.data_dir.clone(), storage_url: settings.storage_url.clone() };
+    let gateway = Gateway { db, vault, http, storage, hub, ground: Arc::new(ground) };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
+    destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
 
     let stopping = CancellationToken::new();
     let worker =

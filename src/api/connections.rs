@@ -98,9 +98,9 @@ pub struct PutConnection {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutCredentials {
-    /// Every value the vendor needs, by the names `GET /v1/vendors/{vendor}` tells.
+    /// Every value that is needed: by the names `GET /v1/vendors/{vendor}` tells, or those of the destination's kind.
     #[schema(value_type = BTreeMap<String, String>, write_only)]
-    credentials: BTreeMap<String, SecretString>,
+    pub(super) credentials: BTreeMap<String, SecretString>,
 }
 
 /// List connections

@@ -10,6 +10,7 @@ mod canonical;
 mod catalog;
 mod conditions;
 mod connections;
+mod destinations;
 mod docs;
 mod events;
 mod examples;
@@ -93,6 +94,12 @@ fn routes(config: &mut ServiceConfig) {
         .service(catalog::list_catalog)
         .service(catalog::list_dashboard)
         .service(catalog::get_quota)
+        .service(destinations::list_destinations)
+        .service(destinations::get_destination)
+        .service(destinations::put_destination)
+        .service(destinations::delete_destination)
+        .service(destinations::rotate_destination_credentials)
+        .service(destinations::check_destination)
         .service(callbacks::vendor_callback)
         .service(health::healthz)
         .service(health::readyz)

@@ -40,6 +40,7 @@ that explains it.
         (name = "files", description = "Result files"),
         (name = "vendors", description = "What can be exported from where"),
         (name = "connections", description = "Accounts at vendors"),
+        (name = "destinations", description = "Places that results are delivered to"),
         (name = "service", description = "The gateway itself"),
     ),
 )]

@@ -30,6 +30,8 @@ pages! {
     DatasetNotSupported "dataset_not_supported"
     UnknownConnection "unknown_connection"
     ConnectionInUse "connection_in_use"
+    UnknownDestination "unknown_destination"
+    DestinationInUse "destination_in_use"
     IdempotencyKeyReused "idempotency_key_reused"
     IdempotencyKeyInFlight "idempotency_key_in_flight"
     ExportNotFinished "export_not_finished"

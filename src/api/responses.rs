@@ -53,7 +53,7 @@ failing! {
         400 InvalidRequest "The body, the query or a header is malformed.";
         413 PayloadTooLarge "The body has more than 1 MiB.";
         415 UnsupportedMediaType "The body is not declared as JSON.";
-        422 InvalidRequest "The request makes no sense; `errors` points at the fields. Also `dataset_not_supported`, `unknown_connection` and `idempotency_key_reused`.";
+        422 InvalidRequest "The request makes no sense; `errors` points at the fields. Also `dataset_not_supported`, `unknown_connection`, `unknown_destination` and `idempotency_key_reused`.";
     }
     /// The body is too large.
     TooLarge {
@@ -62,7 +62,7 @@ failing! {
     }
     /// What the request of an earlier export named may be gone.
     NoLongerPossible {
-        422 UnknownConnection "The export's connection or dataset is no longer there.";
+        422 UnknownConnection "The export's connection, destination or dataset is no longer there.";
     }
     /// A request with the same key is at it.
     KeyInFlight {
@@ -88,6 +88,10 @@ failing! {
     /// The connection is needed as it is.
     InUse {
         409 ConnectionInUse "Exports run over the connection, or its vendor would change.";
+    }
+    /// The destination is needed.
+    DestinationBusy {
+        409 DestinationInUse "Exports are on their way to the destination.";
     }
     /// The vendor gave no usable answer.
     VendorAtFault {

@@ -3,6 +3,7 @@
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
 pub mod cells;
+pub mod delivery;
 pub mod fields;
 pub mod json;
 pub mod mapping;

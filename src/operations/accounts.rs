@@ -1,4 +1,4 @@
-//! From a stored connection to a working vendor adapter: the one place where credentials are opened.
+//! From a stored connection to a working vendor adapter: where credentials of vendors are opened.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -84,12 +84,16 @@ impl Gateway {
         version: i32,
         credentials: &BTreeMap<String, SecretString>,
     ) -> Result<Vec<u8>, Error> {
-        let plain: BTreeMap<&str, &str> =
-            credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
-        let plain = SecretString::from(serde_json::to_string(&plain).unwrap_or_default());
         let context = [CREDENTIALS, &id.to_string(), &version.to_string()];
-        Ok(self.vault.seal(key, &context, plain.expose_secret().as_bytes())?)
+        Ok(self.vault.seal(key, &context, text_of(credentials).expose_secret().as_bytes())?)
     }
+}
+
+/// Credentials as the text that is sealed.
+pub(super) fn text_of(credentials: &BTreeMap<String, SecretString>) -> SecretString {
+    let plain: BTreeMap<&str, &str> =
+        credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+    SecretString::from(serde_json::to_string(&plain).unwrap_or_default())
 }
 
 impl OpenAccount {

@@ -220,13 +220,17 @@ pub async fn delete_connection(gateway: &Gateway, name: &str) -> Result<(), Erro
     Ok(())
 }
 
-fn require_name(name: &str) -> Result<(), Error> {
+/// A name as connections and destinations have: 1 to 63 plain characters.
+pub(super) fn is_plain_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-    if !name.is_empty()
+    !name.is_empty()
         && name.len() <= 63
         && name.chars().all(plain)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-    {
+}
+
+fn require_name(name: &str) -> Result<(), Error> {
+    if is_plain_name(name) {
         return Ok(());
     }
     let detail = "a connection's name is 1 to 63 characters of a-z 0-9 - _ . and begins with a letter or digit";

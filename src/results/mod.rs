@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod convert;
 mod cut;
+pub mod deliver;
 pub mod encode;
 pub mod kept;
 pub mod receive;

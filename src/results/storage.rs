@@ -27,8 +27,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use object_store::{
-    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload,
-    WriteMultipart,
+    Attributes, GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme,
+    PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::GoogleCloudStorageBuilder,
@@ -152,7 +152,7 @@ impl Storage {
 
     /// Begins an object. It can be seen only after [`Writer::finish`].
     pub fn writer(&self, key: &str) -> Writer {
-        Writer { store: self.store.clone(), path: Path::from(key), head: Vec::new(), head_bytes: 0, upload: None }
+        Writer::new(self.store.clone(), Path::from(key))
     }
 
     /// The bytes of an object, or of `range` within it, in bounded chunks: memory does not grow with the object.
@@ -262,6 +262,11 @@ fn is_staging(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Whether `name` is a half-written `of` of the local store.
+pub(super) fn is_staging_of(name: &str, of: &str) -> bool {
+    is_staging(name) && name.rsplit_once('#').is_some_and(|(stem, _)| stem == of)
+}
+
 fn local_error(error: io::Error) -> object_store::Error {
     object_store::Error::Generic { store: "LocalFileSystem", source: error.into() }
 }
@@ -323,9 +328,22 @@ pub struct Writer {
     head: Vec<Bytes>,
     head_bytes: usize,
     upload: Option<WriteMultipart>,
+    attributes: Attributes,
 }
 
 impl Writer {
+    /// Begins an object in any store.
+    pub fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
+        Self { store, path, head: Vec::new(), head_bytes: 0, upload: None, attributes: Attributes::new() }
+    }
+
+    /// What the store keeps beside the bytes; a local folder refuses any.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
     /// Adds a chunk; waits while too many parts are on their way.
     pub async fn put(&mut self, chunk: Bytes) -> object_store::Result<()> {
         if let Some(upload) = &mut self.upload {
@@ -336,7 +354,9 @@ impl Writer {
         self.head_bytes += chunk.len();
         self.head.push(chunk);
         if self.head_bytes >= PART_BYTES {
-            let parts = self.store.put_multipart(&self.path).await?;
+            let attributes = self.attributes.clone();
+            let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+            let parts = self.store.put_multipart_opts(&self.path, options).await?;
             let mut upload = WriteMultipart::new_with_chunk_size(parts, PART_BYTES);
             self.head.drain(..).for_each(|chunk| upload.put(chunk));
             self.upload = Some(upload);
@@ -350,7 +370,9 @@ impl Writer {
             return upload.finish().await.map(drop);
         }
         let payload: PutPayload = std::mem::take(&mut self.head).into_iter().collect();
-        self.store.put(&self.path, payload).await.map(drop)
+        let attributes = std::mem::take(&mut self.attributes);
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        self.store.put_opts(&self.path, payload, options).await.map(drop)
     }
 
     /// Takes back what was sent.

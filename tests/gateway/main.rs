@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod braze;
+mod bucket;
 mod budgets;
 mod callbacks;
 mod conformance;
 mod connections;
 mod crash;
+mod destinations;
 mod egress;
 mod events;
 mod exports;

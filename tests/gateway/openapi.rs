@@ -216,6 +216,20 @@ async fn every_documented_operation_answers_as_documented() {
     let dashboard = listed["data"][0]["id"].as_str().unwrap().to_owned();
     auditor.call("list_dashboard", &[("name", classic.name), ("id", &dashboard)], as_is).await;
 
+    let lake = [("name", "lake")];
+    let folder = tempfile::tempdir().unwrap();
+    let place = json!({"url": url::Url::from_directory_path(folder.path()).unwrap()});
+    auditor.call("put_destination", &lake, |call| call.json(&json!({}))).await;
+    for _ in 0..2 {
+        auditor.call("put_destination", &lake, |call| call.json(&place)).await;
+    }
+    auditor.call("list_destinations", &[], as_is).await;
+    auditor.call("get_destination", &lake, as_is).await;
+    auditor.call("get_destination", &[("name", "nobody")], as_is).await;
+    let none = json!({"credentials": {}});
+    auditor.call("rotate_destination_credentials", &lake, |call| call.json(&none)).await;
+    auditor.call("check_destination", &lake, as_is).await;
+
     let planned = auditor.call("submit_export", &[], |call| call.query(&[("validate_only", "true")]).json(&body)).await;
     assert_eq!(planned.json()["valid"], true);
     auditor.call("submit_export", &[], |call| call.json(&json!({}))).await;
@@ -251,6 +265,13 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("retry_export", &live, as_is).await;
     auditor.call("delete_export", &live, as_is).await;
     auditor.call("delete_connection", &connection, as_is).await;
+    let mut delivered = body.clone();
+    delivered["delivery"] = json!({"type": "destination", "destination": "lake"});
+    let on_its_way = auditor.call("submit_export", &[], |call| call.json(&delivered)).await.json();
+    auditor.call("delete_destination", &lake, as_is).await;
+    auditor.call("cancel_export", &[("id", on_its_way["id"].as_str().unwrap())], as_is).await;
+    gateway.finished(&on_its_way).await;
+    auditor.call("delete_destination", &lake, as_is).await;
     auditor.call("list_files", &live, as_is).await;
     sqlx::query("update export set callback_token_sha256 = $1 where export_id = (select min(export_id::text)::uuid from export)")
         .bind(token_sha256("a-token"))

@@ -180,7 +180,7 @@ impl Vendor for Braze {
         let answer = self.api.get("check", SEGMENTS, &[("page", "0".to_owned())], exchanges).await?;
         decided(exchanges, wire::checked(&answer, self.api.key()), |note| (*note).to_owned())?;
         match &self.bucket {
-            Some(bucket) => bucket.check(self.api.http(), exchanges).await,
+            Some(bucket) => bucket.check(exchanges).await,
             None => Ok(()),
         }
     }
