@@ -8,6 +8,7 @@ pub mod connections;
 pub mod exports;
 pub mod files;
 pub mod health;
+pub mod links;
 pub mod shared;
 pub mod vendors;
 

@@ -7,6 +7,7 @@ pub mod archive;
 pub mod compose;
 pub mod convert;
 mod cut;
+pub mod joined;
 pub mod spool;
 pub mod storage;
 mod text;
