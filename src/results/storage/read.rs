@@ -175,3 +175,7 @@ impl Remote {
 fn left_of(range: &Range<u64>) -> u64 {
     range.end.saturating_sub(range.start)
 }
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;
