@@ -24,6 +24,11 @@ check:
 bench *sizes:
     cargo bench --locked --bench export -- {{sizes}}
 
+# Measures downloads of 1 GiB beside nginx, and a thousand slow readers; needs nginx, wrk and psql (Debian packages)
+bench-relay *arguments:
+    cargo build --locked --release
+    python3 benches/relay.py {{arguments}}
+
 # Writes the OpenAPI documents that `check` compares
 openapi:
     cargo run --locked --quiet -- openapi --write

@@ -123,9 +123,14 @@ fn serve(settings: &Settings, gateway: &Gateway, stopping: &CancellationToken) -
         audience: settings.jwt_audience.clone().into_iter().collect(),
     })?;
     let auth = Arc::new(auth);
-    let (gateway, stopping) = (gateway.clone(), stopping.clone());
+    let (gateway, stopping, public_url) = (gateway.clone(), stopping.clone(), settings.public_url.clone());
     let server = HttpServer::new(move || {
-        api::app(Api { gateway: gateway.clone(), auth: auth.clone(), stopping: stopping.clone() })
+        api::app(Api {
+            gateway: gateway.clone(),
+            auth: auth.clone(),
+            public_url: public_url.clone(),
+            stopping: stopping.clone(),
+        })
     })
     .disable_signals()
     .shutdown_timeout(settings.shutdown_grace.as_secs())

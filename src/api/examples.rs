@@ -12,6 +12,7 @@ use super::{
     export_view::{AttemptList, AttemptView, EventList, EventView, ExportList, ExportView, FileView, Manifest},
     exports::{PlanView, PlannedCallView},
     health,
+    links::LinkView,
 };
 use crate::{
     exports::{
@@ -71,6 +72,7 @@ pub fn request(operation_id: &str) -> Option<Value> {
         "rotate_destination_credentials" => json!({
             "credentials": {"access_key_id": "the id of the next key", "secret_access_key": "its secret"},
         }),
+        "make_link" => json!({"expires_in_secs": 300}),
         "rotate_credentials" => json!({"credentials": {"api_key": "the next key of a Braze workspace"}}),
         _ => return None,
     })
@@ -113,6 +115,10 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
         ("list_files", "200") => {
             serde_json::to_value(Manifest { files: finished_export().files.into_iter().map(FileView::from).collect() })
         }
+        ("make_link", "200") => serde_json::to_value(LinkView {
+            url: "https://headgate.example/links/ASgBmlts…".into(),
+            expires_at: time(420),
+        }),
         ("list_connections", "200") => serde_json::to_value(ConnectionList {
             data: vec![connection_view(connection(), false)],
             next_page_token: String::new(),

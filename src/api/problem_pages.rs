@@ -37,6 +37,7 @@ pages! {
     ExportNotFinished "export_not_finished"
     ExportAlreadyFinished "export_already_finished"
     ResultExpired "result_expired"
+    LinkExpired "link_expired"
     MultipleFiles "multiple_files"
     RateLimited "rate_limited"
     VendorCredentialsRejected "vendor_credentials_rejected"

@@ -81,6 +81,16 @@ failing! {
         409 ExportNotFinished "The export has not succeeded.";
         410 ResultExpired "The files are no longer kept.";
     }
+    /// There is nothing to read yet, or any more, or not as one stream.
+    NotOneStream {
+        406 NotAcceptable "`Accept-Encoding` leaves none of `gzip`, `zstd` and `identity`.";
+        409 ExportNotFinished "The export has not succeeded; or `multiple_files`: they cannot be joined.";
+        410 ResultExpired "The files are no longer kept.";
+    }
+    /// The link led somewhere once.
+    LinkGone {
+        410 LinkExpired "The link has expired; or `result_expired`: the file is no longer kept.";
+    }
     /// The file has no such bytes.
     NoSuchRange {
         416 RangeNotSatisfiable "The range lies outside the file; `Content-Range` tells its size.";

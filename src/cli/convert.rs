@@ -19,6 +19,7 @@ use super::{Failure, run_on_all_cores};
 use crate::{
     egress::EgressPolicy,
     exports::{
+        mapping::{self, ConnectionMapping, ValueMaps},
         problem::FieldError,
         request::{CsvOptions, Dataset, ExportRequest, OnBadRecord, Output, from_json},
     },
@@ -167,10 +168,17 @@ fn parameters(arguments: &Arguments, spec: &VendorSpec, dataset: Dataset) -> Val
 fn account(arguments: &Arguments, spec: &VendorSpec) -> Result<Arc<dyn Vendor>, Failure> {
     let nowhere = "https://vendor.invalid".parse().map_err(anyhow::Error::from)?;
     let usual = (spec.sandbox_connection)(&nowhere).body["settings"].clone();
+    let mapping: ConnectionMapping = parsed(Value::Object(arguments.mapping.clone()), "--mapping")?;
+    let errors = mapping::check(&mapping);
+    if !errors.is_empty() {
+        return Err(usage(&errors));
+    }
+    let (mapping, values) = ValueMaps::split(mapping);
     (spec.connect)(Account {
         settings: arguments.settings.clone().map_or(usual, Value::Object),
         credentials: BTreeMap::new(),
-        mapping: parsed(Value::Object(arguments.mapping.clone()), "--mapping")?,
+        mapping,
+        values,
         http: Http::new(EgressPolicy::parse("").map_err(anyhow::Error::from)?).map_err(anyhow::Error::from)?,
         shared: Arc::new(Alone),
     })

@@ -76,6 +76,7 @@ codes! {
     ExportNotFinished "export_not_finished" 409 Request true "The export has not finished";
     ExportAlreadyFinished "export_already_finished" 409 Request false "The export has already finished";
     ResultExpired "result_expired" 410 Request false "The result is no longer kept";
+    LinkExpired "link_expired" 410 Request false "The link has expired";
     MultipleFiles "multiple_files" 409 Request false "The result has several files";
     RateLimited "rate_limited" 429 Request true "Too many requests";
     VendorCredentialsRejected "vendor_credentials_rejected" 502 Vendor false "The vendor rejected the connection's credentials";

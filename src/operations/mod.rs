@@ -9,6 +9,7 @@ pub mod destinations;
 pub mod exports;
 pub mod files;
 pub mod health;
+pub mod links;
 pub mod shared;
 pub mod vendors;
 

@@ -8,6 +8,7 @@ pub mod convert;
 mod cut;
 pub mod deliver;
 pub mod encode;
+pub mod joined;
 pub mod kept;
 pub mod receive;
 mod spool;

@@ -257,6 +257,25 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("download_file", &file, |call| call.header("if-none-match", whole.header("etag"))).await;
     auditor.call("describe_file", &file, as_is).await;
     auditor.call("describe_file", &file, |call| call.header("if-none-match", whole.header("etag"))).await;
+    for id in ["download_data", "describe_data"] {
+        let whole = auditor.call(id, &export, as_is).await;
+        auditor.call(id, &export, |call| call.header("accept-encoding", "zstd")).await;
+        auditor.call(id, &export, |call| call.header("accept-encoding", "identity;q=0")).await;
+        auditor.call(id, &export, |call| call.header("if-none-match", whole.header("etag"))).await;
+    }
+    auditor.call("download_data", &export, |call| call.header("range", "bytes=1-2")).await;
+    auditor.call("make_link", &file, |call| call.json(&json!({"expires_in_secs": 0}))).await;
+    let link = auditor.call("make_link", &file, |call| call.json(&json!({"expires_in_secs": 600}))).await.json();
+    let token = link["url"].as_str().unwrap().rsplit_once('/').unwrap().1;
+    let link = [("token", token)];
+    auditor.call("follow_link", &link, as_is).await;
+    auditor.call("follow_link", &link, |call| call.header("range", "bytes=1-2")).await;
+    auditor.call("follow_link", &link, |call| call.header("range", "bytes=99999999-")).await;
+    auditor.call("follow_link", &[("token", "x")], as_is).await;
+    auditor.call("describe_link", &link, as_is).await;
+    for id in ["follow_link", "describe_link"] {
+        auditor.call(id, &link, |call| call.header("if-none-match", whole.header("etag"))).await;
+    }
     auditor.call("cancel_export", &export, as_is).await;
 
     gateway.faults(&["braze.segment.not_ready"]).await;
@@ -289,6 +308,9 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("delete_export", &export, as_is).await;
     auditor.call("list_files", &export, as_is).await;
     auditor.call("download_file", &file, as_is).await;
+    auditor.call("download_data", &export, as_is).await;
+    auditor.call("make_link", &file, as_is).await;
+    auditor.call("follow_link", &link, as_is).await;
     auditor.call("get_export", &export, as_is).await;
     auditor.call("delete_connection", &connection, as_is).await;
     auditor.call("retry_export", &export, as_is).await;
