@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("egress", &[]),
     ("vault", &[]),
     ("config", &["egress", "exports", "vault", "data_dir"]),
+    ("fuzzing", &["results", "vendors"]),
     ("telemetry", &["config"]),
     ("embedded", &["data_dir"]),
     ("results", &["ids", "exports"]),

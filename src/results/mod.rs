@@ -7,6 +7,8 @@ pub mod archive;
 pub mod convert;
 mod cut;
 pub mod encode;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub mod kept;
 pub mod receive;
 mod spool;
