@@ -37,8 +37,8 @@ TARGETS = [
     Target("events-ndjson", "--format ndjson", ["polars"], 1.5, 1.0, 128 * MIB),
 ]
 
-# `{input}` is the archive as delivered, `{temporary}` an empty folder, `{out}` the file to make. Raw events exist in two
-# dialects: `{backslash}` as GrowingIO writes them, `{doubled}` for readers that know no backslash.
+# `{input}` is the archive as delivered, `{temporary}` an empty folder, `{out}` the file to make. Raw events exist in
+# two dialects: `{backslash}` as GrowingIO writes them, `{doubled}` for readers that know no backslash.
 OF_USERS = {
     "headgate": "{headgate} convert --vendor braze --dataset audience_members --fields {fields} {output} --single-file "
     "{input} --output {out}",

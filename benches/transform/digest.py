@@ -16,6 +16,7 @@ from peers import NARROW, USER
 
 # Members of the custom attributes that are looked at where all of them are in the result.
 ATTRIBUTES = ["$.plan", "$.loyalty_points", "$.note", "$.tags[1]", "$.size.shade", "$.tier"]
+OBJECTS = ("attributes", "custom_attributes", "activity", "properties")
 # Columns of event.v1 for raw columns; all others are members of `properties`.
 EVENT = {"visitUserId": "visitor_id", "sessionId": "session_id", "loginUserId": "user_id"}
 EVENT_TIMES = {"time": "event_time", "sendTime": "received_at"}
@@ -29,7 +30,7 @@ def reader(form, paths, columns):
     if form == "csv":
         return f"read_csv({paths}, header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"')"
     compression = "gzip" if form.endswith("gzip") else "none"
-    kinds = ", ".join(f"{name}: '{'JSON' if name in ('attributes', 'custom_attributes', 'activity', 'properties') else 'VARCHAR'}'" for name in columns)
+    kinds = ", ".join(f"{name}: '{'JSON' if name in OBJECTS else 'VARCHAR'}'" for name in columns)
     return f"read_json({paths}, format = 'newline_delimited', compression = '{compression}', columns = {{{kinds}}})"
 
 
@@ -82,8 +83,8 @@ def events(shape, form, paths):
         return reader(form, paths, ["event_type", *EVENT.values(), *EVENT_TIMES.values(), "properties"]), values
     if shape == "source":
         paths = ["/dev/stdin" if path == "-" else path for path in paths]
-        read = f"read_csv({paths}, header = true, all_varchar = true, compression = 'gzip', delim = ',', quote = '\"', escape = '\"')"
-        return read, values
+        dialect = "delim = ',', quote = '\"', escape = '\"'"
+        return f"read_csv({paths}, header = true, all_varchar = true, compression = 'gzip', {dialect})", values
     return reader(form, paths, COLUMNS), values
 
 

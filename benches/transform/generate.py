@@ -3,8 +3,8 @@
 usage: generate.py users COUNT ARCHIVE.zip [--repeat TIMES]
        generate.py events COUNT BACKSLASH.csv.gz DOUBLED.csv.gz
 
-`users` is a segment export of Braze's: one ZIP of NDJSON members, 5,000 users each, 2.0 kB a user. `--repeat` puts every
-member in that often, packed once.
+`users` is a segment export of Braze's: one ZIP of NDJSON members, 5,000 users each, 2.0 kB a user. `--repeat` puts
+every member in that often, packed once.
 `events` is raw data of GrowingIO's: 20 columns, gzip members of 50,000 rows joined, written twice: with backslash
 escapes, as GrowingIO writes, and with doubled quotes, for readers that know no backslash.
 """
@@ -19,8 +19,15 @@ import zlib
 USERS_A_MEMBER = 5_000
 ROWS_A_MEMBER = 50_000
 
-GIVEN = "Ada Björn Chiara Daniel Emre Fumiko Gustavo Hana Ibrahim Jürgen Katarzyna Leïla Mateo Noor Óscar Pooja".split() + ["丽", "建国"]
-FAMILY = "Almeida Bauer Chanda Díaz Eriksson Ferrari Görgülü Hernández Ito Jansen Kowalski Lefèvre Mbeki Novák".split() + ["D'Arc", 'von "Zu"', "王"]
+GIVEN = (
+    "Ada Björn Chiara Daniel Emre Fumiko Gustavo Hana Ibrahim Jürgen Katarzyna Leïla Mateo Noor Óscar Pooja 丽 建国"
+).split()
+FAMILY = [
+    *"Almeida Bauer Chanda Díaz Eriksson Ferrari Görgülü Hernández Ito Jansen Kowalski Lefèvre Mbeki Novák".split(),
+    "D'Arc",
+    'von "Zu"',
+    "王",
+]
 COUNTRIES = "AR AT BR CA CN DE ES FR GB IN IT JP MX PL US".split()
 LANGUAGES = "de en es fr ja pt zh".split()
 ZONES = "America/Chicago America/Bogota Asia/Shanghai Asia/Tokyo Europe/Madrid Europe/Warsaw Africa/Lagos".split()

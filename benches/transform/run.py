@@ -77,7 +77,8 @@ class Users:
     def source(self, target):
         """The digest of what was generated."""
         line = f"unzip -p {self.places['input']} | {PYTHON} {HERE / 'digest.py'} source {target.name} -"
-        return subprocess.run(["bash", "-o", "pipefail", "-c", line], stdout=subprocess.PIPE, check=True, text=True).stdout
+        bash = ["bash", "-o", "pipefail", "-c", line]
+        return subprocess.run(bash, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 class Events:
@@ -224,9 +225,10 @@ class Bench:
         maker = [PYTHON, HERE / "generate.py", "users", str(count), fifo, "--repeat", str(repeat)]
         maker = subprocess.Popen(maker, stdout=subprocess.PIPE, text=True)
         samples = []
+        counted = self.out / "counted"
         line = (
             f"{shlex.quote(str(self.headgate))} convert --vendor braze --dataset audience_members --fields {NARROW} "
-            f"--format ndjson --single-file {shlex.quote(str(fifo))} --output - | wc -lc > {shlex.quote(str(self.out / 'counted'))}"
+            f"--format ndjson --single-file {shlex.quote(str(fifo))} --output - | wc -lc > {shlex.quote(str(counted))}"
         )
         found = measure(line, str(self.temporary), samples=samples)
         if found["code"] != 0:
@@ -236,9 +238,10 @@ class Bench:
             return
         raw = int(maker.communicate()[0])
         print(f"\nstream: {raw / 1e9:.1f} GB of NDJSON in one ZIP, from a pipe to a pipe")
-        lines, size = map(int, (self.out / "counted").read_text().split())
+        lines, size = map(int, counted.read_text().split())
         wanted = count * repeat
-        print(f"  {found['wall']:.1f} s, {found['cpu']:.1f} CPU s, {raw / 1e6 / found['wall']:.0f} MB/s, {size / 1e9:.1f} GB out")
+        rate = raw / 1e6 / found["wall"]
+        print(f"  {found['wall']:.1f} s, {found['cpu']:.1f} CPU s, {rate:.0f} MB/s, {size / 1e9:.1f} GB out")
         tenths = [0] * 10
         for second, memory in samples:
             tenth = min(9, int(second / found["wall"] * 10))
@@ -248,8 +251,10 @@ class Bench:
         self.promise(found["memory"] <= 64 * MIB, f"stream: at most {found['memory'] / MIB:.1f} MiB (promised 64)")
         # The first tenth holds the start; from then on it is flat.
         first, last = max(tenths[:3]), max(tenths[7:])
-        self.promise(last <= first * GROWTH, f"stream: the end takes {last / first:.2f} x the beginning's memory (promised {GROWTH})")
-        self.promise(found["disk"] == 0, f"stream: {found['disk'] / 1e6:.1f} MB of temporary disk (promised none)")
+        says = f"stream: the end takes {last / first:.2f} x the beginning's memory (promised {GROWTH})"
+        self.promise(last <= first * GROWTH, says)
+        disk = found["disk"] / 1e6
+        self.promise(disk == 0, f"stream: {disk:.1f} MB of temporary disk (promised none)")
 
 
 def median(runs, key):
@@ -272,7 +277,7 @@ def main():
     arguments.add_argument("--targets", default=",".join(names), help="some of " + ",".join(names))
     arguments.add_argument("--only", help="some contestants")
     arguments.add_argument("--few", type=int, default=0, metavar="COUNT", help="also compare the memory with this many")
-    arguments.add_argument("--stream-gb", type=float, metavar="GB", help="only convert an archive of that many GB unpacked")
+    arguments.add_argument("--stream-gb", type=float, metavar="GB", help="only this: an archive of so many GB unpacked")
     arguments.add_argument("--headgate", help="the program (target/release/headgate)")
     arguments.add_argument("--check", action="store_true", help="exit with 1 if a promise is broken")
     given = arguments.parse_args()

@@ -203,7 +203,7 @@ pub fn raw_lines(data: &[u8]) {
     let limits = limits();
     let (mut joined, mut records) = (Vec::new(), Vec::new());
     let mut take = |block: Lines| {
-        let newlines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let newlines = |bytes: &[u8]| memchr::memchr_iter(b'\n', bytes).count() as u64;
         assert!(!block.bytes.is_empty(), "a block is not empty");
         assert!(joined.is_empty() || joined.ends_with(b"\n"), "a block begins with a line");
         assert_eq!((block.at.line, block.at.offset), (1 + newlines(&joined), joined.len() as u64));

@@ -44,6 +44,7 @@ fn readings() -> &'static [Reading] {
     static READINGS: OnceLock<Vec<Reading>> = OnceLock::new();
     READINGS.get_or_init(|| {
         let base = Url::parse("https://vendor.test/").expect("an address");
+        let http = Http::new(EgressPolicy::default()).expect("a client");
         let mut readings = Vec::new();
         for spec in VENDORS {
             let demo = (spec.sandbox_connection)(&base);
@@ -52,7 +53,7 @@ fn readings() -> &'static [Reading] {
                     settings: demo.body["settings"].clone(),
                     credentials: credentials(&demo.body["credentials"]),
                     mapping: super::Mapping::default(),
-                    http: Http::new(EgressPolicy::default()).expect("a client"),
+                    http: http.clone(),
                     shared: Arc::new(Alone),
                 };
                 let vendor = (spec.connect)(account).unwrap_or_else(|errors| panic!("{}: {errors:?}", spec.name));

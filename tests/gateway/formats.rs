@@ -79,9 +79,9 @@ impl Loaded {
 
     /// The rows as a view. JSON is compared as DuckDB writes it again, so that spaces make no difference.
     fn view(&self, columns: &[&Column]) -> String {
-        let cell = |column: &&Column| match is_json(column) {
-            true => format!("json({0})::varchar as {0}", column.name),
-            false => format!("\"{}\"", column.name),
+        let cell = |column: &&Column| {
+            let name = column.name;
+            if is_json(column) { format!("json({name})::varchar as {name}") } else { format!("\"{name}\"") }
         };
         let cells: Vec<_> = columns.iter().map(cell).collect();
         format!("create view {} as select {} from {};\n", self.name, cells.join(", "), self.reader(columns))
