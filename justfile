@@ -29,6 +29,22 @@ bench-relay *arguments:
     cargo build --locked --release
     python3 benches/relay.py {{arguments}}
 
+# Measures the pipeline against DuckDB and polars; needs python3 and unzip. `--help` shows what can be chosen
+bench-transform *arguments:
+    cargo build --locked --release
+    python3 benches/transform/run.py {{arguments}}
+
+# Feeds each reader of foreign bytes with made-up ones, so many seconds each; needs `cargo install cargo-fuzz` and g++
+fuzz seconds="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for target in archive csv_backslash csv_either ndjson_select raw_lines; do
+        # What is found goes below target/, only what is worth keeping is added to fuzz/corpus by hand.
+        mkdir -p "target/fuzz/corpus/$target"
+        cargo fuzz run --sanitizer none --target-dir target/fuzz "$target" "target/fuzz/corpus/$target" "fuzz/corpus/$target" -- \
+            -max_total_time={{seconds}} -rss_limit_mb=1024 -timeout=10 -artifact_prefix=target/fuzz/
+    done
+
 # Writes the OpenAPI documents that `check` compares
 openapi:
     cargo run --locked --quiet -- openapi --write

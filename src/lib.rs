@@ -17,6 +17,7 @@
 //! | [`results`] | vendor files in, result files out, streamed |
 //! | [`embedded`] | the private Postgres |
 //! | [`exports`] | what an export is and when it may change; no I/O |
+//! | `fuzzing` | what the fuzzer calls; not in ordinary builds |
 //! | [`ids`], [`config`], [`data_dir`], [`telemetry`] | identifiers, settings, the folder that is ours, logs and traces |
 
 pub mod api;
@@ -27,6 +28,8 @@ pub mod data_dir;
 pub mod egress;
 pub mod embedded;
 pub mod exports;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod ids;
 pub mod operations;
 pub mod results;

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("buckets", &["egress"]),
     ("vault", &[]),
     ("config", &["egress", "exports", "vault", "data_dir"]),
+    ("fuzzing", &["results", "vendors"]),
     ("telemetry", &["config"]),
     ("embedded", &["data_dir"]),
     ("results", &["ids", "exports"]),

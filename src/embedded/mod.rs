@@ -8,6 +8,7 @@
 mod binaries;
 mod cluster;
 mod fetch;
+pub mod packages;
 mod place;
 mod server;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-use super::{fetch::Client, *};
+use super::{packages::Client, *};
 
 /// Tells the test that stands in for another process which data directory to hold.
 const HELD_DIR: &str = "EMBEDDED_TEST_DATA_DIR";

@@ -8,6 +8,8 @@ pub mod convert;
 mod cut;
 pub mod deliver;
 pub mod encode;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub mod joined;
 pub mod kept;
 pub mod receive;

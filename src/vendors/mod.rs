@@ -4,6 +4,8 @@
 
 pub mod braze;
 mod excerpt;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub mod growingio;
 pub mod growingio_cdp;
 pub mod http;

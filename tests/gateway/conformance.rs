@@ -88,10 +88,10 @@ async fn a_value_map_translates_the_same_column_on_every_vendor() {
 }
 
 /// One dataset of one vendor, on a gateway of the vendor's own.
-struct Case<'a> {
-    gateway: &'a TestGateway,
-    account: &'a DemoConnection,
-    dataset: &'a DemoDataset,
+pub struct Case<'a> {
+    pub gateway: &'a TestGateway,
+    pub account: &'a DemoConnection,
+    pub dataset: &'a DemoDataset,
 }
 
 impl Case<'_> {
@@ -103,7 +103,8 @@ impl Case<'_> {
         })
     }
 
-    fn usual(&self) -> Value {
+    /// The request that has records.
+    pub fn usual(&self) -> Value {
         self.body(&(self.dataset.parameters)(self.gateway.sandbox.world()))
     }
 
@@ -112,7 +113,7 @@ impl Case<'_> {
     }
 
     /// For messages.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{} {} {}", self.account.vendor, self.dataset.dataset.as_str(), self.dataset.name)
     }
 
@@ -166,7 +167,7 @@ async fn connected(mut setup: Setup, spec: &VendorSpec) -> (TestGateway, DemoCon
 }
 
 /// Runs `check` over every dataset of every vendor; the vendors side by side, each on a gateway of its own.
-async fn over_all(setup: impl Fn() -> Setup, check: impl AsyncFn(Case<'_>)) {
+pub async fn over_all(setup: impl Fn() -> Setup, check: impl AsyncFn(Case<'_>)) {
     let vendors = VENDORS.iter().map(async |spec: &&VendorSpec| {
         let (gateway, account) = connected(setup(), spec).await;
         assert!(!account.datasets.is_empty(), "{}", spec.name);

@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| headgate_fuzz::within(headgate::fuzzing::MOST, || {
+    headgate::fuzzing::csv_either(data)
+}));
