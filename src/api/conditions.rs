@@ -118,22 +118,22 @@ impl Codings {
     }
 
     /// Whether bytes that are packed so already can be sent as they are.
-    pub fn accepts(&self, coding: Coding) -> bool {
+    pub fn accepts(self, coding: Coding) -> bool {
         self.is_silent || self.weight(coding) > 0
     }
 
-    pub fn accepts_identity(&self) -> bool {
+    pub fn accepts_identity(self) -> bool {
         self.identity > 0
     }
 
     /// The coding that is liked better than none, or that must be because none will not do.
-    pub fn preferred(&self) -> Option<Coding> {
+    pub fn preferred(self) -> Option<Coding> {
         // Of two that are liked the same, the one that is lighter work.
         let best = if self.gzip > self.zstd { Coding::Gzip } else { Coding::Zstd };
         (self.weight(best) > self.identity).then_some(best)
     }
 
-    const fn weight(&self, coding: Coding) -> u16 {
+    const fn weight(self, coding: Coding) -> u16 {
         match coding {
             Coding::Gzip => self.gzip,
             Coding::Zstd => self.zstd,

@@ -255,7 +255,9 @@ fn tag(files: &[FileRecord], coding: Option<Coding>) -> String {
         [file] => hex(&file.sha256),
         files => {
             let mut all = digest::Context::new(&digest::SHA256);
-            files.iter().for_each(|file| all.update(&file.sha256));
+            for file in files {
+                all.update(&file.sha256);
+            }
             hex(all.finish().as_ref())
         }
     };

@@ -34,7 +34,7 @@ use super::read::CHUNK_BYTES;
 const SILENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Idle connections are given up after this long.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Makes the clients of all stores.
 #[derive(Debug)]

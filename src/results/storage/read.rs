@@ -66,16 +66,15 @@ fn local_chunks(file: File, range: Range<u64>) -> Chunks {
         }
         let wanted = usize::try_from(left.end - left.start).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
         let mut chunk = vec![0; wanted];
-        let read = match read_cached(&file, &mut chunk, left.start) {
-            Some(read) => read,
+        let read = if let Some(read) = read_cached(&file, &mut chunk, left.start) {
+            read
+        } else {
             // Only what must come from the disk is worth a thread.
-            None => {
-                let file = file.clone();
-                let read = move || file.read_at(&mut chunk, left.start).map(|read| (read, chunk));
-                let (read, filled) = tokio::task::spawn_blocking(read).await?.map_err(local_error)?;
-                chunk = filled;
-                read
-            }
+            let file = file.clone();
+            let read = move || file.read_at(&mut chunk, left.start).map(|read| (read, chunk));
+            let (read, filled) = tokio::task::spawn_blocking(read).await?.map_err(local_error)?;
+            chunk = filled;
+            read
         };
         if read == 0 {
             return Err(local_error(io::ErrorKind::UnexpectedEof.into()));
