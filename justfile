@@ -40,6 +40,11 @@ fuzz seconds="60":
             -max_total_time={{seconds}} -rss_limit_mb=1024 -timeout=10 -artifact_prefix=target/fuzz/
     done
 
+# Measures downloads of 1 GiB beside nginx, and a thousand slow readers; needs nginx, wrk and psql (Debian packages)
+bench-relay *arguments:
+    cargo build --locked --release
+    python3 benches/relay.py {{arguments}}
+
 # Writes the OpenAPI documents that `check` compares
 openapi:
     cargo run --locked --quiet -- openapi --write

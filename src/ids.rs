@@ -72,6 +72,11 @@ prefixed_id!(
     ConnectionId,
     "con"
 );
+prefixed_id!(
+    /// One place that results are delivered to. Callers use its name; the id ties sealed credentials to it.
+    DestinationId,
+    "dst"
+);
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@
 //! | [`vault`] | the only code that sees credentials in clear, besides the request that uses them |
 //! | [`vendors`] | everything peculiar to a vendor, a folder each |
 //! | [`egress`] | where outbound calls may go |
+//! | [`buckets`] | other people's object stores, opened under that guard |
 //! | [`results`] | vendor files in, result files out, streamed |
 //! | [`embedded`] | the private Postgres |
 //! | [`exports`] | what an export is and when it may change; no I/O |
@@ -20,6 +21,7 @@
 //! | [`ids`], [`config`], [`data_dir`], [`telemetry`] | identifiers, settings, the folder that is ours, logs and traces |
 
 pub mod api;
+pub mod buckets;
 pub mod cli;
 pub mod config;
 pub mod data_dir;

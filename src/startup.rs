@@ -19,7 +19,7 @@ use crate::{
     config::{Settings, TokenKey},
     embedded::Embedded,
     exports::retry::Spacing,
-    operations::{Gateway, connections},
+    operations::{Gateway, OwnGround, connections, destinations},
     results::{Limits, storage::Storage},
     store::{self, hub::Hub},
     vault::Vault,
@@ -75,8 +75,10 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     store::migrate(&db).await.context("the database's schema cannot be brought up to date")?;
     let hub = Hub::default();
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
-    let gateway = Gateway { db, vault, http, storage, hub };
+    let ground = OwnGround { data_dir: settings.data_dir.clone(), storage_url: settings.storage_url.clone() };
+    let gateway = Gateway { db, vault, http, storage, hub, ground: Arc::new(ground) };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
+    destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
 
     let stopping = CancellationToken::new();
     let worker =
@@ -121,9 +123,14 @@ fn serve(settings: &Settings, gateway: &Gateway, stopping: &CancellationToken) -
         audience: settings.jwt_audience.clone().into_iter().collect(),
     })?;
     let auth = Arc::new(auth);
-    let (gateway, stopping) = (gateway.clone(), stopping.clone());
+    let (gateway, stopping, public_url) = (gateway.clone(), stopping.clone(), settings.public_url.clone());
     let server = HttpServer::new(move || {
-        api::app(Api { gateway: gateway.clone(), auth: auth.clone(), stopping: stopping.clone() })
+        api::app(Api {
+            gateway: gateway.clone(),
+            auth: auth.clone(),
+            public_url: public_url.clone(),
+            stopping: stopping.clone(),
+        })
     })
     .disable_signals()
     .shutdown_timeout(settings.shutdown_grace.as_secs())

@@ -3,7 +3,9 @@
 //!
 //! A store keeps three columns: the master key's id (`text`), the sealed data key (`bytea`) and the sealed record
 //! (`bytea`). To rotate, put a new master key first: it seals from then on, the others still open.
-//! Start at [`Vault::seal_data_key`] and [`Vault::seal`].
+//! Start at [`Vault::seal_data_key`] and [`Vault::seal`]; [`tokens`] signs what is given away.
+
+pub mod tokens;
 
 use std::{fmt, sync::Arc};
 

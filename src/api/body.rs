@@ -31,7 +31,24 @@ pub async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<V
     if bytes.is_empty() {
         return Err(ApiError::malformed("a JSON body is needed"));
     }
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
+    parse(&bytes)
+}
+
+/// As [`read_json`], but there need not be a body.
+///
+/// # Errors
+/// Those of [`read_json`].
+pub async fn read_optional_json(request: &HttpRequest, payload: web::Payload) -> Result<Option<Value>, ApiError> {
+    let bytes = read(request, payload, MAX_JSON).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    must_be_json(request)?;
+    parse(&bytes).map(Some)
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
         ApiError::malformed(format!("the body is not JSON: line {}, column {}", error.line(), error.column()))
     })?;
     if !value.is_object() {

@@ -47,6 +47,7 @@ scopes! {
     ExportsWrite Some("exports:write");
     ExportsDownload Some("exports:download");
     ConnectionsAdmin Some(CONNECTIONS_ADMIN);
+    DestinationsAdmin Some(crate::operations::destinations::ADMIN);
 }
 
 const CONNECTIONS_ADMIN: &str = "connections:admin";

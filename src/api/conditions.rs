@@ -1,4 +1,5 @@
-//! Conditional and partial requests (RFC 9110): entity tags and byte ranges, as pure rules over header values.
+//! Conditional, partial and negotiated requests (RFC 9110): entity tags, byte ranges and content codings, as pure rules
+//! over header values.
 
 use std::ops::Range;
 
@@ -62,6 +63,104 @@ fn parse_range(text: &str, length: u64) -> Option<Part> {
     Some(Part::Bytes(first..last.saturating_add(1).min(length)))
 }
 
+/// A way to pack an answer's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Gzip,
+    Zstd,
+}
+
+impl Coding {
+    /// The name in `Content-Encoding`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// What `Accept-Encoding` says. Weights are above zero where a coding is acceptable; a higher one is liked better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Codings {
+    /// Anything will do: there is no such header.
+    is_silent: bool,
+    gzip: u16,
+    zstd: u16,
+    identity: u16,
+}
+
+impl Codings {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(actix_web::http::header::ACCEPT_ENCODING).peekable();
+        if lines.peek().is_none() {
+            return Self { is_silent: true, gzip: 0, zstd: 0, identity: 1 };
+        }
+        let (mut gzip, mut zstd, mut identity, mut others) = (None, None, None, None);
+        for item in lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')) {
+            let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let Some(weight) = weight(parameters) else { continue };
+            match name.trim().to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => gzip = Some(weight),
+                "zstd" => zstd = Some(weight),
+                "identity" => identity = Some(weight),
+                "*" => others = Some(weight),
+                _ => {}
+            }
+        }
+        Self {
+            is_silent: false,
+            gzip: gzip.or(others).unwrap_or(0),
+            zstd: zstd.or(others).unwrap_or(0),
+            // Acceptable unless somebody says otherwise, but nobody asked for it.
+            identity: identity.or(others).unwrap_or(1),
+        }
+    }
+
+    /// Whether bytes that are packed so already can be sent as they are.
+    pub fn accepts(&self, coding: Coding) -> bool {
+        self.is_silent || self.weight(coding) > 0
+    }
+
+    pub fn accepts_identity(&self) -> bool {
+        self.identity > 0
+    }
+
+    /// The coding that is liked better than none, or that must be because none will not do.
+    pub fn preferred(&self) -> Option<Coding> {
+        // Of two that are liked the same, the one that is lighter work.
+        let best = if self.gzip > self.zstd { Coding::Gzip } else { Coding::Zstd };
+        (self.weight(best) > self.identity).then_some(best)
+    }
+
+    const fn weight(&self, coding: Coding) -> u16 {
+        match coding {
+            Coding::Gzip => self.gzip,
+            Coding::Zstd => self.zstd,
+        }
+    }
+}
+
+/// Twice the thousandths of `q`, so that there is room below the least weight that can be asked for.
+fn weight(parameters: &str) -> Option<u16> {
+    let Some(q) = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then_some(value.trim())
+    }) else {
+        return Some(2000);
+    };
+    let (whole, fraction) = q.split_once('.').unwrap_or((q, ""));
+    if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths: u16 = format!("{fraction:0<3}").parse().ok()?;
+    match (whole, thousandths) {
+        ("0", thousandths) => Some(thousandths * 2),
+        ("1", 0) => Some(2000),
+        _ => None,
+    }
+}
+
 /// Digits only; more than fit count as the largest number.
 fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -121,6 +220,46 @@ mod tests {
         for other in ["\"b\"", "W/\"a\"", "Wed, 21 Oct 2026 07:28:00 GMT"] {
             assert_eq!(with(other), Part::Whole, "{other}");
         }
+    }
+
+    fn codings(line: &'static str) -> Codings {
+        Codings::of(&headers(&[(actix_web::http::header::ACCEPT_ENCODING, line)]))
+    }
+
+    #[test]
+    fn what_is_liked_better_than_plain_bytes_is_found_by_weight() {
+        for (line, preferred) in [
+            ("gzip", Some(Coding::Gzip)),
+            ("GZIP;q=0.001", Some(Coding::Gzip)),
+            ("x-gzip", Some(Coding::Gzip)),
+            ("gzip, zstd", Some(Coding::Zstd)),
+            ("gzip;q=1.0, zstd;q=0.9, br", Some(Coding::Gzip)),
+            ("gzip;q=0.5, identity", None),
+            ("gzip, identity", None),
+            ("*", None),
+            ("*;q=0.5, identity;q=0.1", Some(Coding::Zstd)),
+            ("*, identity;q=0", Some(Coding::Zstd)),
+            ("gzip;q=0", None),
+            ("gzip; q = 0.5 , identity; q=0.4", Some(Coding::Gzip)),
+            ("br, deflate", None),
+            ("identity", None),
+            ("", None),
+            ("gzip;q=2, zstd;q=0.1234, gzip;q=x", None),
+        ] {
+            assert_eq!(codings(line).preferred(), preferred, "{line}");
+            assert_eq!(codings(line).accepts_identity(), !line.ends_with("identity;q=0"), "{line}");
+        }
+        let silent = Codings::of(&HeaderMap::new());
+        assert!(silent.accepts(Coding::Gzip) && silent.accepts_identity() && silent.preferred().is_none());
+    }
+
+    #[test]
+    fn plain_bytes_can_be_refused_by_name_and_with_all_others() {
+        assert!(!codings("identity;q=0").accepts_identity());
+        assert!(!codings("gzip, *;q=0").accepts_identity());
+        assert!(codings("*;q=0, identity;q=0.1").accepts_identity());
+        assert!(codings("gzip;q=0.1, identity").accepts(Coding::Gzip));
+        assert!(!codings("zstd").accepts(Coding::Gzip) && !codings("").accepts(Coding::Gzip));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     exports::{
+        mapping::{ConnectionMapping, Feed},
         record::{ConnectionRecord, Health},
         request::Dataset,
     },
@@ -54,10 +55,10 @@ pub struct ConnectionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, required = false)]
     pub settings: Option<Value>,
-    /// For admins: the column of the unified schema → the vendor property that feeds it.
+    /// For admins: the column of the unified schema → the vendor property that feeds it, perhaps with other values.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub mapping: Option<BTreeMap<String, String>>,
+    #[schema(nullable = false, value_type = Option<BTreeMap<String, Feed>>)]
+    pub mapping: Option<ConnectionMapping>,
 }
 
 /// The connections a token may use, by name.
@@ -86,18 +87,20 @@ pub struct PutConnection {
     #[serde(default)]
     #[schema(value_type = Option<BTreeMap<String, String>>, write_only)]
     credentials: Option<BTreeMap<String, SecretString>>,
-    /// The column of the unified schema → the vendor property that feeds it.
+    /// The column of the unified schema → the vendor property that feeds it, or `{"from": …, "values": {…}}`, which
+    /// translates its values; what is not in `values` stays as it is.
     #[serde(default)]
-    mapping: BTreeMap<String, String>,
+    #[schema(value_type = BTreeMap<String, Feed>)]
+    mapping: ConnectionMapping,
 }
 
 /// A new version of the credentials.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutCredentials {
-    /// Every value the vendor needs, by the names `GET /v1/vendors/{vendor}` tells.
+    /// Every value that is needed: by the names `GET /v1/vendors/{vendor}` tells, or those of the destination's kind.
     #[schema(value_type = BTreeMap<String, String>, write_only)]
-    credentials: BTreeMap<String, SecretString>,
+    pub(super) credentials: BTreeMap<String, SecretString>,
 }
 
 /// List connections

@@ -8,17 +8,20 @@ use uuid::Uuid;
 use super::{
     catalog::{CatalogItem, CatalogList, QuotaList, QuotaView},
     connections::{ConnectionList, view as connection_view},
+    destinations::{DestinationList, view as destination_view},
     export_view::{AttemptList, AttemptView, EventList, EventView, ExportList, ExportView, FileView, Manifest},
     exports::{PlanView, PlannedCallView},
     health,
+    links::LinkView,
 };
 use crate::{
     exports::{
-        record::{AttemptRecord, ConnectionRecord, ExportRecord, FileRecord, Health},
+        mapping::Feed,
+        record::{AttemptRecord, ConnectionRecord, DestinationRecord, ExportRecord, FileRecord, Health},
         request::{Dataset, Delivery, Output},
         state::{Phase, State},
     },
-    ids::{ConnectionId, ExportId, FileId},
+    ids::{ConnectionId, DestinationId, ExportId, FileId},
     operations::exports::ExportWithFiles,
 };
 
@@ -26,6 +29,7 @@ const EXPORT: ExportId = ExportId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d
 const RETRIED: ExportId = ExportId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071a));
 const FILE: FileId = FileId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_0719));
 const CONNECTION: ConnectionId = ConnectionId(Uuid::from_u128(0x019a_5b6c_0000_7000_8000_0000_0000_0001));
+const DESTINATION: DestinationId = DestinationId(Uuid::from_u128(0x019a_5b6c_0000_7000_8000_0000_0000_0002));
 /// Of `test`.
 const SHA256: &[u8] = &[
     0x9f, 0x86, 0xd0, 0x81, 0x88, 0x4c, 0x7d, 0x65, 0x9a, 0x2f, 0xea, 0xa0, 0xc5, 0x5a, 0xd0, 0x15, 0xa3, 0xbf, 0x4f,
@@ -51,8 +55,24 @@ pub fn request(operation_id: &str) -> Option<Value> {
             "display_name": "Braze, growth workspace",
             "settings": {"base_url": "https://rest.fra-01.braze.eu"},
             "credentials": {"api_key": "the key of a Braze workspace"},
-            "mapping": {},
+            "mapping": {
+                "attributes.plan": "Plan Name",
+                "gender": {"from": "gender", "values": {"F": "female", "M": "male"}},
+            },
         }),
+        "put_destination" => json!({
+            "display_name": "Data lake, marketing",
+            "url": "s3://our-lake/marketing",
+            "settings": {"region": "eu-central-1"},
+            "credentials": {
+                "access_key_id": "the id of a key",
+                "secret_access_key": "its secret",
+            },
+        }),
+        "rotate_destination_credentials" => json!({
+            "credentials": {"access_key_id": "the id of the next key", "secret_access_key": "its secret"},
+        }),
+        "make_link" => json!({"expires_in_secs": 300}),
         "rotate_credentials" => json!({"credentials": {"api_key": "the next key of a Braze workspace"}}),
         _ => return None,
     })
@@ -95,6 +115,10 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
         ("list_files", "200") => {
             serde_json::to_value(Manifest { files: finished_export().files.into_iter().map(FileView::from).collect() })
         }
+        ("make_link", "200") => serde_json::to_value(LinkView {
+            url: "https://headgate.example/links/ASgBmlts…".into(),
+            expires_at: time(420),
+        }),
         ("list_connections", "200") => serde_json::to_value(ConnectionList {
             data: vec![connection_view(connection(), false)],
             next_page_token: String::new(),
@@ -102,6 +126,14 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
         ("get_connection", "200") => serde_json::to_value(connection_view(connection(), false)),
         ("put_connection", "200" | "201") | ("rotate_credentials" | "check_connection", "200") => {
             serde_json::to_value(connection_view(connection(), true))
+        }
+        ("list_destinations", "200") => serde_json::to_value(DestinationList {
+            data: vec![destination_view(destination(), false)],
+            next_page_token: String::new(),
+        }),
+        ("get_destination", "200") => serde_json::to_value(destination_view(destination(), false)),
+        ("put_destination", "200" | "201") | ("rotate_destination_credentials" | "check_destination", "200") => {
+            serde_json::to_value(destination_view(destination(), true))
         }
         ("list_catalog", "200") => serde_json::to_value(CatalogList {
             data: vec![CatalogItem {
@@ -172,6 +204,7 @@ pub fn finished_export() -> ExportWithFiles {
         bytes: 4,
         records: Some(1),
         sha256: SHA256.to_vec(),
+        location: None,
     }];
     export
 }
@@ -194,6 +227,7 @@ fn in_state(state: State) -> ExportWithFiles {
         }),
         output: Json(Output::default()),
         delivery: Json(Delivery::default()),
+        delivery_path: None,
         labels: Json([("team".to_owned(), "growth".to_owned())].into()),
         state,
         phase: (state == State::Running).then_some(Phase::VendorProcessing),
@@ -240,6 +274,12 @@ fn attempt() -> AttemptView {
     })
 }
 
+/// A mapping of a column that translates its values.
+fn gender_in_words() -> Feed {
+    let values = [("F", "female"), ("M", "male")].map(|(theirs, ours)| (theirs.to_owned(), ours.to_owned()));
+    Feed { values: values.into(), ..Feed::from("gender") }
+}
+
 /// A connection.
 pub fn connection() -> ConnectionRecord {
     ConnectionRecord {
@@ -248,7 +288,24 @@ pub fn connection() -> ConnectionRecord {
         vendor: "braze".into(),
         display_name: "Braze, growth workspace".into(),
         settings: json!({"base_url": "https://rest.fra-01.braze.eu"}),
-        mapping: Json([].into()),
+        mapping: Json([("gender".to_owned(), gender_in_words())].into()),
+        health: Health::Healthy,
+        health_detail: None,
+        health_checked_at: Some(time(-60)),
+        credential_version: 1,
+        created_at: time(-3600),
+        updated_at: time(-60),
+    }
+}
+
+/// A destination.
+pub fn destination() -> DestinationRecord {
+    DestinationRecord {
+        destination_id: DESTINATION,
+        name: "lake".into(),
+        display_name: "Data lake, marketing".into(),
+        url: "s3://our-lake/marketing".into(),
+        settings: json!({"region": "eu-central-1"}),
         health: Health::Healthy,
         health_detail: None,
         health_checked_at: Some(time(-60)),

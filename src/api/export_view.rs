@@ -44,7 +44,7 @@ pub struct ExportView {
     #[schema(value_type = ParametersBody)]
     pub parameters: Value,
     pub output: Output,
-    pub delivery: Delivery,
+    pub delivery: DeliveryView,
     pub labels: BTreeMap<String, String>,
     /// The subject of the token that asked for it.
     #[schema(example = "crm-sync")]
@@ -79,6 +79,23 @@ pub struct ExportView {
     /// Set when it succeeded.
     #[schema(required = true)]
     pub result: Option<ResultView>,
+}
+
+/// Where result files go.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExportDelivery)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum DeliveryView {
+    /// Kept by the gateway and downloaded from it.
+    Gateway,
+    /// Also copied to a destination.
+    Destination {
+        #[schema(example = "lake")]
+        destination: String,
+        /// The folder below the destination, filled in for this export.
+        #[schema(example = "audience_members/2026-03-02/exp_019a5b6c7d8e7f00a1b2c3d4e5f60718/")]
+        prefix: String,
+    },
 }
 
 /// How far an export is.
@@ -176,6 +193,9 @@ pub struct FileView {
     /// Where to download it, relative to the gateway.
     #[schema(example = "/v1/exports/exp_019a5b6c7d8e7f00a1b2c3d4e5f60718/files/fil_019a5b6c7d8e7f00a1b2c3d4e5f60719")]
     pub href: String,
+    /// Where it was delivered to; null when it was not, see `delivery`.
+    #[schema(required = true, example = "s3://our-lake/marketing/audience_members/2026-03-02/part-00001.ndjson.gz")]
+    pub location: Option<String>,
 }
 
 /// The files of an export.
@@ -262,7 +282,7 @@ impl ExportView {
             dataset: export.dataset,
             parameters: export.parameters,
             output: export.output.0,
-            delivery: export.delivery.0,
+            delivery: DeliveryView::new(export.delivery.0, export.delivery_path),
             labels: export.labels.0,
             created_by: export.created_by,
             attempt: export.attempt,
@@ -285,6 +305,17 @@ impl ExportView {
             error: export.error.map(|error| error.0),
             warnings: export.warnings.0,
             vendor_status: VendorStatusView { last: export.vendor_status, reference: export.vendor_reference },
+        }
+    }
+}
+
+impl DeliveryView {
+    fn new(asked: Delivery, path: Option<String>) -> Self {
+        match asked {
+            Delivery::Gateway => Self::Gateway,
+            Delivery::Destination { destination, .. } => {
+                Self::Destination { destination, prefix: path.unwrap_or_default() }
+            }
         }
     }
 }
@@ -322,6 +353,7 @@ impl From<FileRecord> for FileView {
             bytes: file.bytes,
             records: file.records,
             sha256: hex(&file.sha256),
+            location: file.location,
         }
     }
 }

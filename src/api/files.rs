@@ -13,7 +13,7 @@ use actix_web::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use utoipa::ToSchema;
 
 use super::{
@@ -33,7 +33,7 @@ use crate::{
     operations::{Error, Gateway, files as operation},
 };
 
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// The bytes of a file, in the media type that the manifest tells.
 #[derive(ToSchema)]
@@ -103,11 +103,7 @@ pub async fn download_file(
     path: web::Path<(String, String)>,
 ) -> Answer {
     let file = find(&gateway, &caller, &path).await?;
-    if is_current(request.headers(), &etag(&file)) {
-        return Ok(describe(HttpResponse::NotModified(), &file).finish());
-    }
-    let (answer, range) = begin(&file, request.headers())?;
-    stream(&gateway, answer, &file, range).await
+    send(&gateway, &file, request.headers()).await
 }
 
 /// Describe a file
@@ -141,12 +137,7 @@ pub async fn describe_file(
     path: web::Path<(String, String)>,
 ) -> Answer {
     let file = find(&gateway, &caller, &path).await?;
-    if is_current(request.headers(), &etag(&file)) {
-        return Ok(describe(HttpResponse::NotModified(), &file).finish());
-    }
-    // The server announces the length and, for HEAD, sends no body.
-    let nothing = SizedStream::new(length(&file), futures_util::stream::empty::<Result<Bytes, Infallible>>());
-    Ok(describe(HttpResponse::Ok(), &file).body(nothing))
+    Ok(announce(&file, request.headers()))
 }
 
 async fn find(
@@ -169,33 +160,53 @@ fn begin(file: &FileRecord, headers: &HeaderMap) -> Result<(HttpResponseBuilder,
             answer.insert_header((CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end - 1)));
             Ok((answer, Some(range)))
         }
-        Part::OutOfRange => {
-            let problem = Problem::new(Code::RangeNotSatisfiable, format!("the file has {length} bytes"));
-            let error = ApiError::from(problem);
-            Err(match HeaderValue::from_str(&format!("bytes */{length}")) {
-                Ok(value) => error.with_header(CONTENT_RANGE, value),
-                Err(_) => error,
-            })
-        }
+        Part::OutOfRange => Err(out_of_range(length)),
     }
 }
 
-async fn stream(
-    gateway: &Gateway,
-    mut answer: HttpResponseBuilder,
-    file: &FileRecord,
-    range: Option<Range<u64>>,
-) -> Answer {
+/// There are no such bytes, but so many.
+pub(super) fn out_of_range(length: u64) -> ApiError {
+    let error = ApiError::from(Problem::new(Code::RangeNotSatisfiable, format!("there are {length} bytes")));
+    match HeaderValue::from_str(&format!("bytes */{length}")) {
+        Ok(value) => error.with_header(CONTENT_RANGE, value),
+        Err(_) => error,
+    }
+}
+
+/// The answer to a download: the file, the part that is asked for, or nothing if the caller's copy is current.
+pub(super) async fn send(gateway: &Gateway, file: &FileRecord, headers: &HeaderMap) -> Answer {
+    if is_current(headers, &etag(file)) {
+        return Ok(describe(HttpResponse::NotModified(), file).finish());
+    }
+    let (mut answer, range) = begin(file, headers)?;
     let size = range.as_ref().map_or_else(|| length(file), |range| range.end - range.start);
-    let bytes = gateway.storage.read(&file.object_key, range).await.map_err(Error::from)?;
-    // The answer has long begun when this happens, so the log is the only place to tell it.
+    let bytes = gateway.storage.read_exact(&file.object_key, length(file), range).await.map_err(Error::from)?;
+    // An error midway, or an object that is too short, breaks the connection: the length was promised.
+    Ok(answer.body(SizedStream::new(size, noted(bytes))))
+}
+
+/// The same without the bytes.
+pub(super) fn announce(file: &FileRecord, headers: &HeaderMap) -> HttpResponse {
+    if is_current(headers, &etag(file)) {
+        return describe(HttpResponse::NotModified(), file).finish();
+    }
+    describe(HttpResponse::Ok(), file).body(nothing(length(file)))
+}
+
+/// For `HEAD`: the server announces the length and sends no body.
+pub(super) fn nothing(length: u64) -> SizedStream<impl Stream<Item = Result<Bytes, Infallible>>> {
+    SizedStream::new(length, futures_util::stream::empty())
+}
+
+/// The same bytes. When they break off, the answer has long begun, so the log is the only place to tell it.
+pub(super) fn noted<E: std::error::Error + 'static>(
+    bytes: impl Stream<Item = Result<Bytes, E>>,
+) -> impl Stream<Item = Result<Bytes, E>> {
     let span = tracing::Span::current();
-    let bytes = bytes.inspect_err(move |error| {
+    bytes.inspect_err(move |error| {
         let error: &dyn std::error::Error = error;
         span.in_scope(|| tracing::error!(error, "a download broke off"));
-    });
-    // An error midway, or an object that is too short, breaks the connection: the length was promised.
-    Ok(answer.body(SizedStream::new(size, bytes)))
+    })
 }
 
 /// The headers every answer about the file has.
@@ -214,12 +225,13 @@ fn etag(file: &FileRecord) -> String {
     format!("\"{}\"", hex(&file.sha256))
 }
 
-fn length(file: &FileRecord) -> u64 {
+/// Bytes as stored.
+pub(super) fn length(file: &FileRecord) -> u64 {
     u64::try_from(file.bytes).unwrap_or_default()
 }
 
 /// A name that no client and no file system reads as anything but a name.
-fn plain_name(name: &str) -> String {
+pub(super) fn plain_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }
 

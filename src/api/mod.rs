@@ -10,6 +10,8 @@ mod canonical;
 mod catalog;
 mod conditions;
 mod connections;
+mod data;
+mod destinations;
 mod docs;
 mod events;
 mod examples;
@@ -17,6 +19,7 @@ mod export_view;
 mod exports;
 mod files;
 mod health;
+mod links;
 pub mod openapi;
 mod openapi_30;
 mod problem;
@@ -38,6 +41,7 @@ use actix_web::{
     web,
 };
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use self::{
@@ -55,6 +59,8 @@ use crate::{
 pub struct Api {
     pub gateway: Gateway,
     pub auth: Arc<Authenticator>,
+    /// What callers reach, if the operator said it. Links lie below it.
+    pub public_url: Option<Url>,
     /// Cancelled when the server stops: waiting answers and live streams end at once.
     pub stopping: CancellationToken,
 }
@@ -62,6 +68,7 @@ pub struct Api {
 /// What the edge itself needs, besides the operations.
 struct Edge {
     auth: Arc<Authenticator>,
+    public_url: Option<Url>,
     stopping: CancellationToken,
     published: &'static Published,
 }
@@ -82,6 +89,11 @@ fn routes(config: &mut ServiceConfig) {
         .service(files::list_files)
         .service(files::download_file)
         .service(files::describe_file)
+        .service(data::download_data)
+        .service(data::describe_data)
+        .service(links::make_link)
+        .service(links::follow_link)
+        .service(links::describe_link)
         .service(vendors::list_vendors)
         .service(vendors::get_vendor)
         .service(connections::list_connections)
@@ -93,6 +105,12 @@ fn routes(config: &mut ServiceConfig) {
         .service(catalog::list_catalog)
         .service(catalog::list_dashboard)
         .service(catalog::get_quota)
+        .service(destinations::list_destinations)
+        .service(destinations::get_destination)
+        .service(destinations::put_destination)
+        .service(destinations::delete_destination)
+        .service(destinations::rotate_destination_credentials)
+        .service(destinations::check_destination)
         .service(callbacks::vendor_callback)
         .service(health::healthz)
         .service(health::readyz)
@@ -109,8 +127,8 @@ pub fn app(
 ) -> App<
     impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>,
 > {
-    let Api { gateway, auth, stopping } = api;
-    edge(Edge { auth, stopping, published: &PUBLISHED }, |config| {
+    let Api { gateway, auth, public_url, stopping } = api;
+    edge(Edge { auth, public_url, stopping, published: &PUBLISHED }, |config| {
         config.app_data(web::Data::new(gateway));
         routes(config);
     })

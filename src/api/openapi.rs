@@ -40,6 +40,7 @@ that explains it.
         (name = "files", description = "Result files"),
         (name = "vendors", description = "What can be exported from where"),
         (name = "connections", description = "Accounts at vendors"),
+        (name = "destinations", description = "Places that results are delivered to"),
         (name = "service", description = "The gateway itself"),
     ),
 )]
@@ -135,7 +136,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{
-        super::{body, connections},
+        super::{body, connections, links},
         *,
     };
     use crate::exports::request::{ExportRequest, SubmitExport};
@@ -210,6 +211,7 @@ mod tests {
         ExportRequest::parse(export.dataset, &export.parameters, export.output).unwrap();
         body::fields::<connections::PutConnection>(examples::request("put_connection").unwrap()).unwrap();
         body::fields::<connections::PutCredentials>(examples::request("rotate_credentials").unwrap()).unwrap();
+        body::fields::<links::MakeLink>(examples::request("make_link").unwrap()).unwrap();
     }
 
     #[test]

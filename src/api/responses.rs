@@ -53,7 +53,7 @@ failing! {
         400 InvalidRequest "The body, the query or a header is malformed.";
         413 PayloadTooLarge "The body has more than 1 MiB.";
         415 UnsupportedMediaType "The body is not declared as JSON.";
-        422 InvalidRequest "The request makes no sense; `errors` points at the fields. Also `dataset_not_supported`, `unknown_connection` and `idempotency_key_reused`.";
+        422 InvalidRequest "The request makes no sense; `errors` points at the fields. Also `dataset_not_supported`, `unknown_connection`, `unknown_destination` and `idempotency_key_reused`.";
     }
     /// The body is too large.
     TooLarge {
@@ -62,7 +62,7 @@ failing! {
     }
     /// What the request of an earlier export named may be gone.
     NoLongerPossible {
-        422 UnknownConnection "The export's connection or dataset is no longer there.";
+        422 UnknownConnection "The export's connection, destination or dataset is no longer there.";
     }
     /// A request with the same key is at it.
     KeyInFlight {
@@ -81,6 +81,16 @@ failing! {
         409 ExportNotFinished "The export has not succeeded.";
         410 ResultExpired "The files are no longer kept.";
     }
+    /// There is nothing to read yet, or any more, or not as one stream.
+    NotOneStream {
+        406 NotAcceptable "`Accept-Encoding` leaves none of `gzip`, `zstd` and `identity`.";
+        409 ExportNotFinished "The export has not succeeded; or `multiple_files`: they cannot be joined.";
+        410 ResultExpired "The files are no longer kept.";
+    }
+    /// The link led somewhere once.
+    LinkGone {
+        410 LinkExpired "The link has expired; or `result_expired`: the file is no longer kept.";
+    }
     /// The file has no such bytes.
     NoSuchRange {
         416 RangeNotSatisfiable "The range lies outside the file; `Content-Range` tells its size.";
@@ -88,6 +98,10 @@ failing! {
     /// The connection is needed as it is.
     InUse {
         409 ConnectionInUse "Exports run over the connection, or its vendor would change.";
+    }
+    /// The destination is needed.
+    DestinationBusy {
+        409 DestinationInUse "Exports are on their way to the destination.";
     }
     /// The vendor gave no usable answer.
     VendorAtFault {

@@ -21,6 +21,7 @@ fn test_edge() -> Edge {
     let settings =
         AuthSettings { key: KeySource::Secret(SECRET.into()), algorithms: vec![], issuer: None, audience: vec![] };
     Edge {
+        public_url: None,
         auth: Arc::new(Authenticator::new(settings).unwrap()),
         stopping: CancellationToken::new(),
         published: &PUBLISHED,

@@ -19,6 +19,7 @@ use super::{Failure, run_on_all_cores};
 use crate::{
     egress::EgressPolicy,
     exports::{
+        mapping::{self, ConnectionMapping, ValueMaps},
         problem::FieldError,
         request::{CsvOptions, Dataset, ExportRequest, OnBadRecord, Output, from_json},
     },
@@ -102,13 +103,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     run_on_all_cores(convert(conversion, files, arguments.tag.clone(), place))
 }
 
-fn usage(errors: Vec<FieldError>) -> Failure {
+fn usage(errors: &[FieldError]) -> Failure {
     let told: Vec<_> = errors.iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect();
     Failure::Usage(told.join("; "))
 }
 
 fn parsed<T: DeserializeOwned>(value: Value, base: &str) -> Result<T, Failure> {
-    from_json(value, base).map_err(|error| usage(vec![error]))
+    from_json(value, base).map_err(|error| usage(&[error]))
 }
 
 fn conversion(arguments: &Arguments) -> Result<Conversion, Failure> {
@@ -129,7 +130,8 @@ fn conversion(arguments: &Arguments) -> Result<Conversion, Failure> {
             BadRecords::Skip => OnBadRecord::Skip,
         },
     };
-    let request = ExportRequest::parse(dataset, &parameters(arguments, spec, dataset), output).map_err(usage)?;
+    let request = ExportRequest::parse(dataset, &parameters(arguments, spec, dataset), output)
+        .map_err(|errors| usage(&errors))?;
     Ok(Conversion {
         prefix: String::new(),
         dataset,
@@ -166,14 +168,21 @@ fn parameters(arguments: &Arguments, spec: &VendorSpec, dataset: Dataset) -> Val
 fn account(arguments: &Arguments, spec: &VendorSpec) -> Result<Arc<dyn Vendor>, Failure> {
     let nowhere = "https://vendor.invalid".parse().map_err(anyhow::Error::from)?;
     let usual = (spec.sandbox_connection)(&nowhere).body["settings"].clone();
+    let mapping: ConnectionMapping = parsed(Value::Object(arguments.mapping.clone()), "--mapping")?;
+    let errors = mapping::check(&mapping);
+    if !errors.is_empty() {
+        return Err(usage(&errors));
+    }
+    let (mapping, values) = ValueMaps::split(mapping);
     (spec.connect)(Account {
         settings: arguments.settings.clone().map_or(usual, Value::Object),
         credentials: BTreeMap::new(),
-        mapping: parsed(Value::Object(arguments.mapping.clone()), "--mapping")?,
+        mapping,
+        values,
         http: Http::new(EgressPolicy::parse("").map_err(anyhow::Error::from)?).map_err(anyhow::Error::from)?,
         shared: Arc::new(Alone),
     })
-    .map_err(usage)
+    .map_err(|errors| usage(&errors))
 }
 
 fn open(path: &Path) -> Result<Box<dyn Read + Send>, Failure> {
@@ -243,8 +252,7 @@ impl Place {
             (true, false) => Ok(Self::File(path)),
             (false, true) => Err(Failure::Usage("standard output takes one file: add --single-file".into())),
             (false, false) => {
-                fs::create_dir_all(&path)
-                    .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+                fs::create_dir_all(&path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
                 Ok(Self::Folder(path))
             }
         }

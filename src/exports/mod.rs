@@ -3,8 +3,10 @@
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
 pub mod cells;
+pub mod delivery;
 pub mod fields;
 pub mod json;
+pub mod mapping;
 pub mod moments;
 pub mod parameters;
 pub mod problem;

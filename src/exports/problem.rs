@@ -69,11 +69,14 @@ codes! {
     DatasetNotSupported "dataset_not_supported" 422 Request false "The vendor has no such dataset";
     UnknownConnection "unknown_connection" 422 Request false "There is no such connection";
     ConnectionInUse "connection_in_use" 409 Request true "The connection has unfinished exports";
+    UnknownDestination "unknown_destination" 422 Request false "There is no such destination";
+    DestinationInUse "destination_in_use" 409 Request true "The destination has unfinished exports";
     IdempotencyKeyReused "idempotency_key_reused" 422 Request false "The idempotency key belongs to another request";
     IdempotencyKeyInFlight "idempotency_key_in_flight" 409 Request true "The first request with this key is still running";
     ExportNotFinished "export_not_finished" 409 Request true "The export has not finished";
     ExportAlreadyFinished "export_already_finished" 409 Request false "The export has already finished";
     ResultExpired "result_expired" 410 Request false "The result is no longer kept";
+    LinkExpired "link_expired" 410 Request false "The link has expired";
     MultipleFiles "multiple_files" 409 Request false "The result has several files";
     RateLimited "rate_limited" 429 Request true "Too many requests";
     VendorCredentialsRejected "vendor_credentials_rejected" 502 Vendor false "The vendor rejected the connection's credentials";

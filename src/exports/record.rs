@@ -9,7 +9,7 @@ use super::{
     request::{Dataset, Delivery, Output},
     state::{Phase, State},
 };
-use crate::ids::{ConnectionId, ExportId, FileId};
+use crate::ids::{ConnectionId, DestinationId, ExportId, FileId};
 
 /// One export.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -24,7 +24,10 @@ pub struct ExportRecord {
     /// As the caller sent them, after validation.
     pub parameters: Value,
     pub output: Json<Output>,
+    /// As it was sent.
     pub delivery: Json<Delivery>,
+    /// The folder below the destination that the files go to, if they do.
+    pub delivery_path: Option<String>,
     pub labels: Json<std::collections::BTreeMap<String, String>>,
     pub state: State,
     pub phase: Option<Phase>,
@@ -72,6 +75,8 @@ pub struct FileRecord {
     pub records: Option<i64>,
     /// Of the bytes as stored and served.
     pub sha256: Vec<u8>,
+    /// Where it was delivered to.
+    pub location: Option<String>,
 }
 
 /// One step in the life of an export.
@@ -117,11 +122,28 @@ pub struct ConnectionRecord {
     pub vendor: String,
     pub display_name: String,
     pub settings: Value,
-    pub mapping: Json<std::collections::BTreeMap<String, String>>,
+    pub mapping: Json<super::mapping::ConnectionMapping>,
     pub health: Health,
     pub health_detail: Option<String>,
     pub health_checked_at: Option<DateTime<Utc>>,
     /// Which version of the credentials is in force.
+    pub credential_version: i32,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// One place that results are delivered to. Credentials are not here: the vault keeps them.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct DestinationRecord {
+    pub destination_id: DestinationId,
+    pub name: String,
+    pub display_name: String,
+    pub url: String,
+    pub settings: Value,
+    pub health: Health,
+    pub health_detail: Option<String>,
+    pub health_checked_at: Option<DateTime<Utc>>,
+    /// Which version of its own credentials is in force; 0 when it has none.
     pub credential_version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,

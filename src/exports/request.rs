@@ -226,6 +226,22 @@ pub enum Delivery {
     /// Kept by Headgate and downloaded from it.
     #[default]
     Gateway,
+    /// Also copied to a destination, completely or not at all: a reader waits for `_manifest.json`, which comes last.
+    Destination {
+        /// Its name; `GET /v1/destinations` lists them.
+        #[schema(example = "lake")]
+        destination: String,
+        /// The folder below it, where `{dataset}`, `{connection}`, `{vendor}`, `{date}` and `{hour}` (of acceptance, in
+        /// UTC), `{id}`, `{tenant}` and `{label.<key>}` are filled in. An older delivery to the same folder is replaced.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(
+            nullable = false,
+            max_length = 512,
+            default = "{dataset}/{date}/{id}/",
+            example = "braze/plan/{dataset}/{date}/{id}/"
+        )]
+        prefix: Option<String>,
+    },
 }
 
 /// Whether identical live exports may share one vendor export.

@@ -1,4 +1,4 @@
-//! From a stored connection to a working vendor adapter: the one place where credentials are opened.
+//! From a stored connection to a working vendor adapter: where credentials of vendors are opened.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,11 +7,14 @@ use serde_json::Value;
 
 use super::{Error, Gateway, shared::SharedInPostgres};
 use crate::{
-    exports::problem::{FieldError, Problem},
+    exports::{
+        mapping::{ConnectionMapping, ValueMaps},
+        problem::{FieldError, Problem},
+    },
     ids::{ConnectionId, ExportId},
     store::connections::SealedConnection,
     vault::{DataKey, SealedDataKey},
-    vendors::{Account, Mapping, Ticket, Vendor, VendorSpec, registry},
+    vendors::{Account, Ticket, Vendor, VendorSpec, registry},
 };
 
 /// What sealed texts are bound to, besides the ids of their rows: one cannot be put in the place of another.
@@ -61,10 +64,12 @@ impl Gateway {
         spec: &VendorSpec,
         settings: Value,
         credentials: BTreeMap<String, SecretString>,
-        mapping: Mapping,
+        mapping: ConnectionMapping,
     ) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
         let shared = SharedInPostgres { db: self.db.clone(), vault: self.vault.clone(), vendor: spec.name };
-        (spec.connect)(Account { settings, credentials, mapping, http: self.http.clone(), shared: Arc::new(shared) })
+        let (mapping, values) = ValueMaps::split(mapping);
+        let (http, shared) = (self.http.clone(), Arc::new(shared));
+        (spec.connect)(Account { settings, credentials, mapping, values, http, shared })
     }
 
     pub(super) fn data_key(&self, sealed: &SealedConnection) -> Result<DataKey, crate::vault::Error> {
@@ -79,12 +84,16 @@ impl Gateway {
         version: i32,
         credentials: &BTreeMap<String, SecretString>,
     ) -> Result<Vec<u8>, Error> {
-        let plain: BTreeMap<&str, &str> =
-            credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
-        let plain = SecretString::from(serde_json::to_string(&plain).unwrap_or_default());
         let context = [CREDENTIALS, &id.to_string(), &version.to_string()];
-        Ok(self.vault.seal(key, &context, plain.expose_secret().as_bytes())?)
+        Ok(self.vault.seal(key, &context, text_of(credentials).expose_secret().as_bytes())?)
     }
+}
+
+/// Credentials as the text that is sealed.
+pub(super) fn text_of(credentials: &BTreeMap<String, SecretString>) -> SecretString {
+    let plain: BTreeMap<&str, &str> =
+        credentials.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+    SecretString::from(serde_json::to_string(&plain).unwrap_or_default())
 }
 
 impl OpenAccount {

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{Caller, Error, Gateway, not_found};
 use crate::{
     exports::{
+        mapping::{self, ConnectionMapping},
         problem::{Code, FieldError, Problem},
         record::{ConnectionRecord, Health},
     },
@@ -28,7 +29,7 @@ pub struct PutConnection {
     pub display_name: Option<String>,
     pub settings: Value,
     pub credentials: Option<BTreeMap<String, SecretString>>,
-    pub mapping: BTreeMap<String, String>,
+    pub mapping: ConnectionMapping,
 }
 
 /// Creates or changes a connection; the flag says that it was created. The vendor of a connection never changes.
@@ -44,6 +45,10 @@ pub async fn put_connection(
         return Err(Problem::invalid(vec![FieldError::new("/vendor", "unknown_vendor", detail)]).into());
     };
     require_all(spec, put.credentials.as_ref())?;
+    let errors = mapping::check(&put.mapping);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors).into());
+    }
     gateway
         .adapter(spec, put.settings.clone(), put.credentials.clone().unwrap_or_default(), put.mapping.clone())
         .map_err(Problem::invalid)?;
@@ -215,13 +220,17 @@ pub async fn delete_connection(gateway: &Gateway, name: &str) -> Result<(), Erro
     Ok(())
 }
 
-fn require_name(name: &str) -> Result<(), Error> {
+/// A name as connections and destinations have: 1 to 63 plain characters.
+pub(super) fn is_plain_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-    if !name.is_empty()
+    !name.is_empty()
         && name.len() <= 63
         && name.chars().all(plain)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-    {
+}
+
+fn require_name(name: &str) -> Result<(), Error> {
+    if is_plain_name(name) {
         return Ok(());
     }
     let detail = "a connection's name is 1 to 63 characters of a-z 0-9 - _ . and begins with a letter or digit";

@@ -8,12 +8,13 @@ use tracing::{info, warn};
 use super::{Caller, Error, Gateway, not_found};
 use crate::{
     exports::{
+        delivery,
         problem::{Code, FieldError, Problem},
-        record::{AttemptRecord, ConnectionRecord, EventRecord, ExportRecord, FileRecord},
-        request::{Coalesce, Dataset, ExportRequest, SubmitExport},
+        record::{AttemptRecord, ConnectionRecord, DestinationRecord, EventRecord, ExportRecord, FileRecord},
+        request::{Coalesce, Dataset, Delivery, ExportRequest, SubmitExport},
         state::{Event, Phase, State},
     },
-    ids::ExportId,
+    ids::{DestinationId, ExportId},
     store,
     vendors::{Plan, VendorSpec, registry},
 };
@@ -101,6 +102,8 @@ pub async fn plan_export(gateway: &Gateway, caller: &Caller, body: &SubmitExport
 
 /// A request that passed every check.
 struct Accepted {
+    export_id: ExportId,
+    destination: Option<(DestinationId, String)>,
     connection: ConnectionRecord,
     deadline: Duration,
     plan: Plan,
@@ -113,8 +116,11 @@ async fn accept(
     body: &SubmitExport,
 ) -> Result<Accepted, Error> {
     let deadline = body.deadline();
-    let connection =
-        if caller.may_use(&body.connection) { store::connections::by_name(db, &body.connection).await? } else { None };
+    let connection = if caller.may_use(&body.connection) {
+        store::connections::by_name(&mut *db, &body.connection).await?
+    } else {
+        None
+    };
     let Some(connection) = connection else {
         let detail = format!("there is no connection `{}` that this token may use", body.connection);
         let error = FieldError::new("/connection", "unknown_connection", detail.clone());
@@ -123,11 +129,18 @@ async fn accept(
     let spec = registry::vendor(&connection.vendor)
         .ok_or_else(|| Problem::new(Code::ServiceUnavailable, "this version does not know the connection's vendor"))?;
     require_dataset(spec, body.dataset)?;
+    let destination = match &body.delivery {
+        Delivery::Gateway => None,
+        Delivery::Destination { destination, .. } => Some(require_destination(db, destination).await?),
+    };
     let request = ExportRequest::parse(body.dataset, &body.parameters, body.output);
-    let (deadline, request) = match (deadline, request) {
-        (Ok(deadline), Ok(request)) => (deadline, request),
-        (deadline, request) => {
-            let errors = [deadline.err().unwrap_or_default(), request.err().unwrap_or_default()].concat();
+    let export_id = ExportId::new();
+    let path = delivery_path(body, &connection, caller, export_id);
+    let (deadline, request, path) = match (deadline, request, path) {
+        (Ok(deadline), Ok(request), Ok(path)) => (deadline, request, path),
+        (deadline, request, path) => {
+            let path = path.err().into_iter().collect();
+            let errors = [deadline.err().unwrap_or_default(), request.err().unwrap_or_default(), path].concat();
             return Err(Problem::invalid(errors).into());
         }
     };
@@ -135,7 +148,41 @@ async fn accept(
         .adapter(spec, connection.settings.clone(), BTreeMap::new(), connection.mapping.0.clone())
         .and_then(|adapter| adapter.plan(&request))
         .map_err(Problem::invalid)?;
-    Ok(Accepted { connection, deadline, plan })
+    let destination = destination.map(|destination| destination.destination_id).zip(path);
+    Ok(Accepted { export_id, destination, connection, deadline, plan })
+}
+
+/// The destination, which is then not deleted before the transaction ends.
+async fn require_destination(db: &mut sqlx::PgConnection, name: &str) -> Result<DestinationRecord, Error> {
+    // Nothing can have such a name, and the database could not even be asked.
+    let known = if name.contains('\0') { None } else { store::destinations::keep_by_name(db, name).await? };
+    known.ok_or_else(|| {
+        let detail = format!("there is no destination `{name}`");
+        let error = FieldError::new("/delivery/destination", "unknown_destination", detail.clone());
+        Problem::new(Code::UnknownDestination, detail).with_errors(vec![error]).into()
+    })
+}
+
+/// The folder below the destination, if the result goes to one.
+fn delivery_path(
+    body: &SubmitExport,
+    connection: &ConnectionRecord,
+    caller: &Caller,
+    export_id: ExportId,
+) -> Result<Option<String>, FieldError> {
+    let Delivery::Destination { prefix, .. } = &body.delivery else { return Ok(None) };
+    let facts = delivery::Facts {
+        id: export_id,
+        dataset: body.dataset,
+        connection: &connection.name,
+        vendor: &connection.vendor,
+        tenant: &caller.tenant,
+        labels: &body.labels,
+        accepted_at: Utc::now(),
+    };
+    delivery::render(prefix.as_deref().unwrap_or(delivery::DEFAULT_PREFIX), &facts)
+        .map(Some)
+        .map_err(|why| FieldError::new("/delivery/prefix", "invalid", why))
 }
 
 fn require_dataset(spec: &VendorSpec, dataset: Dataset) -> Result<(), Error> {
@@ -158,7 +205,7 @@ async fn insert(
     retry_of: Option<ExportId>,
 ) -> Result<ExportRecord, Error> {
     let new = store::exports::NewExport {
-        export_id: ExportId::new(),
+        export_id: accepted.export_id,
         tenant: &caller.tenant,
         created_by: &caller.subject,
         connection_id: accepted.connection.connection_id,
@@ -168,6 +215,8 @@ async fn insert(
         parameters: &body.parameters,
         output: body.output,
         delivery: &body.delivery,
+        destination: accepted.destination.as_ref().map(|(id, _)| *id),
+        delivery_path: accepted.destination.as_ref().map(|(_, path)| path.as_str()),
         labels: &body.labels,
         deadline: accepted.deadline,
         warnings: &accepted.plan.warnings,

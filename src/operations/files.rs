@@ -1,6 +1,6 @@
 //! Reading and removing result files.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::Range};
 
 use chrono::Utc;
 
@@ -9,13 +9,21 @@ use crate::{
     exports::{
         problem::{Code, Problem},
         record::{ExportRecord, FileRecord},
+        request::{Dataset, Format},
         state::State,
     },
     ids::{ExportId, FileId},
-    results::storage::export_prefix,
+    results::{
+        joined::{self, Segment},
+        storage::{Chunks, export_prefix},
+    },
     store,
 };
 
+pub use crate::results::joined::{Packing, Piece};
+
+/// The file of records that were left out. It is in the manifest and no part of the data.
+const REJECTED: &str = "rejected.ndjson";
 /// How many results one sweep removes.
 const SWEEP_BATCH: i64 = 100;
 
@@ -26,12 +34,64 @@ pub async fn list_files(gateway: &Gateway, caller: &Caller, id: ExportId) -> Res
     Ok(store::files::of_exports(&gateway.db, &[id]).await?)
 }
 
-/// One file, for download. Read its bytes with `gateway.storage.read(&file.object_key, range)`.
+/// One file, for download. Read its bytes with `gateway.storage.read_exact`.
 /// Refused as [`list_files`]; another export's file is not found.
 pub async fn get_file(gateway: &Gateway, caller: &Caller, id: ExportId, file: FileId) -> Result<FileRecord, Error> {
     let export = exports::read(gateway, caller, id).await?;
     require_available(&export)?;
     store::files::by_id(&gateway.db, id, file).await?.ok_or_else(|| not_found("file"))
+}
+
+/// A result that can be given as one stream.
+#[derive(Debug)]
+pub struct Data {
+    pub dataset: Dataset,
+    pub format: Format,
+    /// In order. One, unless the format can be joined.
+    pub files: Vec<FileRecord>,
+}
+
+/// The files that hold an export's data. Refused as [`list_files`], and with `multiple_files` when they cannot be
+/// joined.
+pub async fn get_data(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<Data, Error> {
+    let export = exports::read(gateway, caller, id).await?;
+    require_available(&export)?;
+    let mut files = store::files::of_exports(&gateway.db, &[id]).await?;
+    files.retain(|file| file.name != REJECTED);
+    let format = export.output.format;
+    match (format, files.len()) {
+        (Format::Ndjson | Format::Csv, _) | (_, 1) => Ok(Data { dataset: export.dataset, format, files }),
+        (_, 0) => Err(not_found("file: the vendor gave none")),
+        (_, count) => {
+            let detail = format!("the result has {count} {} files, which cannot be joined", format.as_str());
+            Err(Problem::new(Code::MultipleFiles, detail).into())
+        }
+    }
+}
+
+/// The plain files as parts of one text.
+pub async fn segments(gateway: &Gateway, pieces: &[Piece], has_header: bool) -> Result<Vec<Segment>, Error> {
+    Ok(joined::segments(&gateway.storage, pieces, has_header).await?)
+}
+
+/// The bytes of `range` of the joined text. What cannot be read at all fails here, the rest through the stream.
+pub async fn read_segments(gateway: &Gateway, segments: Vec<Segment>, range: &Range<u64>) -> Result<Chunks, Error> {
+    Ok(joined::begun(joined::read(gateway.storage.clone(), joined::cut(segments, range))).await?)
+}
+
+/// The files' text, unpacked, joined and packed again. Fails as [`read_segments`].
+pub async fn read_repacked(
+    gateway: &Gateway,
+    pieces: Vec<Piece>,
+    has_header: bool,
+    packing: Option<Packing>,
+) -> Result<Chunks, Error> {
+    let text = joined::read_unpacked(gateway.storage.clone(), pieces, has_header);
+    let text = joined::begun(text).await?;
+    Ok(match packing {
+        Some(packing) => joined::pack(text, packing),
+        None => text,
+    })
 }
 
 fn require_available(export: &ExportRecord) -> Result<(), Error> {

@@ -5,14 +5,19 @@ pub mod accounts;
 pub mod callbacks;
 pub mod catalog;
 pub mod connections;
+pub mod destinations;
 pub mod exports;
 pub mod files;
 pub mod health;
+pub mod links;
 pub mod shared;
 pub mod vendors;
 
+use std::{path::PathBuf, sync::Arc};
+
 use glob::Pattern;
 use sqlx::PgPool;
+use url::Url;
 
 use crate::{
     exports::problem::{Code, Problem},
@@ -31,6 +36,14 @@ pub struct Gateway {
     pub storage: Storage,
     /// Wakes waiting callers and workers when an export changes.
     pub hub: Hub,
+    pub ground: Arc<OwnGround>,
+}
+
+/// What is the gateway's own: nothing is delivered there.
+#[derive(Debug, Clone)]
+pub struct OwnGround {
+    pub data_dir: PathBuf,
+    pub storage_url: Url,
 }
 
 /// Who asks, as their token says.

@@ -104,8 +104,9 @@ pub fn blocks(
         bytes.truncate(end);
         // Room for white space around the longest record allowed.
         if carried.len() > limits.max_record_bytes + BLOCK {
-            return Err(At { line: at.line + newlines(&bytes), offset: at.offset + end as u64, ..at }
-                .long_record(limits));
+            return Err(
+                At { line: at.line + newlines(&bytes), offset: at.offset + end as u64, ..at }.long_record(limits)
+            );
         }
         let next = At { line: at.line + newlines(&bytes), offset: at.offset + end as u64, ..at };
         if !bytes.is_empty() {
@@ -227,9 +228,17 @@ pub fn elements(
     let mut number = 0;
     for head in heads {
         let (mut found, mut fault) = (false, None);
-        let read =
-            Elements { place, path, head, leash: &leash, found: &mut found, number: &mut number, fault: &mut fault, each }
-                .deserialize(&mut documents);
+        let read = Elements {
+            place,
+            path,
+            head,
+            leash: &leash,
+            found: &mut found,
+            number: &mut number,
+            fault: &mut fault,
+            each,
+        }
+        .deserialize(&mut documents);
         if let Some(fault) = fault {
             return Err(fault);
         }

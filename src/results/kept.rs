@@ -109,7 +109,7 @@ impl<'de: 'a, 'a, V: Deserialize<'de>> Deserialize<'de> for Pairs<'a, V> {
 
 type Free<'a> = Pairs<'a, &'a RawValue>;
 
-fn raw<'a>(pairs: Free<'a>) -> Vec<(Cow<'a, str>, Cow<'a, RawValue>)> {
+fn raw(pairs: Free<'_>) -> Vec<(Cow<'_, str>, Cow<'_, RawValue>)> {
     pairs.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))).collect()
 }
 
@@ -156,6 +156,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for User<'a> {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the columns' names")]
 struct Event<'a> {
     #[serde(borrow)]
     event_type: Text<'a>,
@@ -188,6 +189,7 @@ impl<'a> From<Event<'a>> for EventRow<'a> {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the columns' names")]
 struct Metric<'a> {
     #[serde(borrow)]
     metric: Text<'a>,

@@ -6,9 +6,11 @@
 pub mod archive;
 pub mod convert;
 mod cut;
+pub mod deliver;
 pub mod encode;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+pub mod joined;
 pub mod kept;
 pub mod receive;
 mod spool;

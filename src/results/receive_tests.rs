@@ -112,8 +112,7 @@ async fn the_senders_own_error_is_handed_back() {
 
 #[tokio::test]
 async fn an_endless_drip_and_plain_silence_are_stalls() {
-    let limits =
-        Limits { min_progress_bytes: 1000, progress_window: Duration::from_millis(50), ..Limits::default() };
+    let limits = Limits { min_progress_bytes: 1000, progress_window: Duration::from_millis(50), ..Limits::default() };
     let drip = stream::unfold((), |()| async {
         tokio::time::sleep(Duration::from_millis(5)).await;
         Some((Ok(Bytes::from_static(b"x")), ()))

@@ -6,15 +6,16 @@
 //! which [`Storage::sweep`] removes; at an S3-compatible store it leaves parts that no listing shows, so give the
 //! bucket a life-cycle rule that ends incomplete multipart uploads.
 
+mod connector;
+mod read;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashSet,
     fmt,
-    fs::{self, DirBuilder, File},
-    io::{self, Read, Seek, SeekFrom},
-    ops::Range,
+    fs::{self, DirBuilder},
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path as FsPath, PathBuf},
     sync::Arc,
@@ -27,8 +28,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use object_store::{
-    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload,
-    WriteMultipart,
+    Attributes, ObjectStore, ObjectStoreScheme, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::GoogleCloudStorageBuilder,
@@ -38,6 +38,8 @@ use object_store::{
 };
 use url::Url;
 
+use self::connector::Connector;
+pub use self::read::{CHUNK_BYTES, Chunks};
 use super::Error;
 use crate::ids::ExportId;
 
@@ -45,11 +47,6 @@ use crate::ids::ExportId;
 const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts on their way at once; with the one being filled this bounds a writer's memory.
 const PARTS_IN_FLIGHT: usize = 2;
-/// What one read from a local file brings.
-const CHUNK_BYTES: u64 = 256 * 1024;
-/// What one request to an object store asks for. A request must end within the store client's timeout (30 s unless
-/// `AWS_TIMEOUT` or its kin say otherwise), and the one who reads may be slow.
-const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 /// A store that takes longer than this to answer a probe is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,9 +96,13 @@ impl Storage {
         let (scheme, prefix) = ObjectStoreScheme::parse(url).map_err(|error| unusable(error.into()))?;
         let store: Arc<dyn ObjectStore> = match scheme {
             ObjectStoreScheme::AmazonS3 => Arc::new(s3(url).build().map_err(unusable)?),
-            ObjectStoreScheme::GoogleCloudStorage => {
-                Arc::new(GoogleCloudStorageBuilder::from_env().with_url(url.as_str()).build().map_err(unusable)?)
-            }
+            ObjectStoreScheme::GoogleCloudStorage => Arc::new(
+                GoogleCloudStorageBuilder::from_env()
+                    .with_url(url.as_str())
+                    .with_http_connector(Connector)
+                    .build()
+                    .map_err(unusable)?,
+            ),
             ObjectStoreScheme::MicrosoftAzure => Arc::new(azure(url).build().map_err(unusable)?),
             _ => {
                 let scheme = url.scheme();
@@ -152,26 +153,7 @@ impl Storage {
 
     /// Begins an object. It can be seen only after [`Writer::finish`].
     pub fn writer(&self, key: &str) -> Writer {
-        Writer { store: self.store.clone(), path: Path::from(key), head: Vec::new(), head_bytes: 0, upload: None }
-    }
-
-    /// The bytes of an object, or of `range` within it, in bounded chunks: memory does not grow with the object.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such object; errors later on come through the stream.
-    pub async fn read(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> object_store::Result<BoxStream<'static, object_store::Result<Bytes>>> {
-        let path = Path::from(key);
-        if self.root.is_some() {
-            let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-            return Ok(local_chunks(self.store.get_opts(&path, options).await?));
-        }
-        let size = self.store.head(&path).await?.size;
-        let range = range.map_or(0..size, |range| range.start.min(size)..range.end.min(size));
-        Ok(windows(self.store.clone(), path, range))
+        Writer::new(self.store.clone(), Path::from(key))
     }
 
     /// Deletes objects; one that is not there is fine. Goes on after an error and returns the first.
@@ -217,7 +199,7 @@ fn not_ready(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
 }
 
 fn s3(url: &Url) -> AmazonS3Builder {
-    let builder = AmazonS3Builder::from_env().with_url(url.as_str());
+    let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_http_connector(Connector);
     let endpoint = builder
         .get_config_value(&AmazonS3ConfigKey::S3Endpoint)
         .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
@@ -225,7 +207,7 @@ fn s3(url: &Url) -> AmazonS3Builder {
 }
 
 fn azure(url: &Url) -> MicrosoftAzureBuilder {
-    let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+    let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str()).with_http_connector(Connector);
     if is_http(builder.get_config_value(&AzureConfigKey::Endpoint)) { builder.with_allow_http(true) } else { builder }
 }
 
@@ -262,57 +244,13 @@ fn is_staging(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Whether `name` is a half-written `of` of the local store.
+pub(super) fn is_staging_of(name: &str, of: &str) -> bool {
+    is_staging(name) && name.rsplit_once('#').is_some_and(|(stem, _)| stem == of)
+}
+
 fn local_error(error: io::Error) -> object_store::Error {
     object_store::Error::Generic { store: "LocalFileSystem", source: error.into() }
-}
-
-/// Chunks of a local file. The store's own stream reads 8 KiB at a time, a thread hop each.
-fn local_chunks(result: GetResult) -> BoxStream<'static, object_store::Result<Bytes>> {
-    let range = result.range.clone();
-    let GetResultPayload::File(file, _) = result.payload else {
-        return result.into_stream();
-    };
-    stream::try_unfold((file, range), |(file, left)| async move {
-        if left.is_empty() {
-            return Ok(None);
-        }
-        let read = tokio::task::spawn_blocking(move || read_chunk(file, left)).await?;
-        read.map(Some).map_err(local_error)
-    })
-    .boxed()
-}
-
-fn read_chunk(mut file: File, left: Range<u64>) -> io::Result<(Bytes, (File, Range<u64>))> {
-    let wanted = CHUNK_BYTES.min(left.end - left.start);
-    let mut chunk = Vec::with_capacity(usize::try_from(wanted).unwrap_or_default());
-    file.seek(SeekFrom::Start(left.start))?;
-    file.by_ref().take(wanted).read_to_end(&mut chunk)?;
-    if chunk.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let next = left.start + chunk.len() as u64;
-    Ok((chunk.into(), (file, next..left.end)))
-}
-
-fn windows(
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    range: Range<u64>,
-) -> BoxStream<'static, object_store::Result<Bytes>> {
-    stream::try_unfold(range, move |left| {
-        let (store, path) = (store.clone(), path.clone());
-        async move {
-            if left.is_empty() {
-                return Ok(None);
-            }
-            let end = left.end.min(left.start + WINDOW_BYTES);
-            let options = GetOptions { range: Some(GetRange::Bounded(left.start..end)), ..GetOptions::default() };
-            let window = store.get_opts(&path, options).await?;
-            Ok::<_, object_store::Error>(Some((window.into_stream(), end..left.end)))
-        }
-    })
-    .try_flatten()
-    .boxed()
 }
 
 /// One object being written: in one request if it stays below a part's size, else in parts. Dropped unfinished, it
@@ -323,9 +261,22 @@ pub struct Writer {
     head: Vec<Bytes>,
     head_bytes: usize,
     upload: Option<WriteMultipart>,
+    attributes: Attributes,
 }
 
 impl Writer {
+    /// Begins an object in any store.
+    pub fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
+        Self { store, path, head: Vec::new(), head_bytes: 0, upload: None, attributes: Attributes::new() }
+    }
+
+    /// What the store keeps beside the bytes; a local folder refuses any.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
     /// Adds a chunk; waits while too many parts are on their way.
     pub async fn put(&mut self, chunk: Bytes) -> object_store::Result<()> {
         if let Some(upload) = &mut self.upload {
@@ -336,7 +287,9 @@ impl Writer {
         self.head_bytes += chunk.len();
         self.head.push(chunk);
         if self.head_bytes >= PART_BYTES {
-            let parts = self.store.put_multipart(&self.path).await?;
+            let attributes = self.attributes.clone();
+            let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+            let parts = self.store.put_multipart_opts(&self.path, options).await?;
             let mut upload = WriteMultipart::new_with_chunk_size(parts, PART_BYTES);
             self.head.drain(..).for_each(|chunk| upload.put(chunk));
             self.upload = Some(upload);
@@ -350,7 +303,9 @@ impl Writer {
             return upload.finish().await.map(drop);
         }
         let payload: PutPayload = std::mem::take(&mut self.head).into_iter().collect();
-        self.store.put(&self.path, payload).await.map(drop)
+        let attributes = std::mem::take(&mut self.attributes);
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        self.store.put_opts(&self.path, payload, options).await.map(drop)
     }
 
     /// Takes back what was sent.

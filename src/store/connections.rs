@@ -124,7 +124,7 @@ pub async fn update(
     id: ConnectionId,
     display_name: &str,
     settings: &serde_json::Value,
-    mapping: &Json<std::collections::BTreeMap<String, String>>,
+    mapping: &Json<crate::exports::mapping::ConnectionMapping>,
 ) -> sqlx::Result<ConnectionRecord> {
     sqlx::query_as(concat!(
         "update connection set display_name = $2, settings = $3, mapping = $4, updated_at = now(), \

@@ -17,7 +17,7 @@ use crate::{
         record::{AttemptRecord, ExportRecord},
         state::{Phase, State, Transition},
     },
-    ids::ExportId,
+    ids::{DestinationId, ExportId},
 };
 
 /// An export in a worker's hands.
@@ -32,6 +32,9 @@ pub struct ClaimedExport {
     pub submitted_at: Option<DateTime<Utc>>,
     pub ticket: Option<Vec<u8>>,
     pub called_back_at: Option<DateTime<Utc>>,
+    pub destination_id: Option<DestinationId>,
+    /// Set once only the delivery is left.
+    pub staged_at: Option<DateTime<Utc>>,
     /// The database's clock at the claim.
     pub now: DateTime<Utc>,
 }
@@ -48,7 +51,8 @@ pub async fn claim_due(
         "update export set claim = gen_random_uuid(), claimed_by = $1, due_at = now() + $2, wake = false \
          where export_id in (select export_id from export where finished_at is null and due_at <= now() \
                              order by due_at limit $3 for update skip locked) \
-         returning now() as now, claim, failures, submissions, submit_intent_at, submitted_at, ticket, called_back_at, ",
+         returning now() as now, claim, failures, submissions, submit_intent_at, submitted_at, ticket, called_back_at, \
+         destination_id, staged_at, ",
         export_columns!()
     ))
     .bind(worker)
@@ -357,6 +361,42 @@ pub async fn enter_phase(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, pha
     .execute(db)
     .await
     .map(Held::from)
+}
+
+/// Everything is stored, only the delivery is left: lets go, so that any worker can begin with it at once. Name the files
+/// in the same transaction, under a lock of the destination: `staged_at` says whose turn it is there.
+pub async fn stage(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, moved: Moved) -> sqlx::Result<Held> {
+    sqlx::query(
+        "update export set phase = 'delivering', staged_at = clock_timestamp(), \
+         records = $3, bytes_read = $4, bytes_written = $5, files_done = $6, files_total = $7, \
+         last_progress_at = now(), claim = null, claimed_by = null, due_at = now(), wake = false, ticket = null, \
+         submit_intent_at = null, exclusive_key = null, waiting_reason = null, retry_at = null, failures = 0, \
+         attempt = 1, version = version + 1 \
+         where export_id = $1 and claim = $2 and state = 'running'",
+    )
+    .bind(id)
+    .bind(claim)
+    .bind(moved.records)
+    .bind(moved.bytes_read)
+    .bind(moved.bytes_written)
+    .bind(moved.files_done)
+    .bind(moved.files_total)
+    .execute(db)
+    .await
+    .map(Held::from)
+}
+
+/// Whether another live export was staged earlier for the same folder of the same destination: it goes first.
+pub async fn goes_after_another(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from export own join export other \
+         on other.destination_id = own.destination_id and other.delivery_path = own.delivery_path \
+         and other.finished_at is null and (other.staged_at, other.export_id) < (own.staged_at, own.export_id) \
+         where own.export_id = $1)",
+    )
+    .bind(id)
+    .fetch_one(db)
+    .await
 }
 
 /// Ends an export well. Name its files in the same transaction.

@@ -11,13 +11,13 @@ use crate::{
         request::{Dataset, Delivery, Output},
         state::{State, Transition},
     },
-    ids::{ConnectionId, ExportId},
+    ids::{ConnectionId, DestinationId, ExportId},
 };
 
 macro_rules! export_columns {
     () => {
         "export_id, tenant, created_by, connection_id, connection, vendor, dataset, parameters, output, delivery, \
-         labels, state, phase, waiting_reason, attempt, retry_at, retry_of, records, bytes_read, bytes_written, \
+         delivery_path, labels, state, phase, waiting_reason, attempt, retry_at, retry_of, records, bytes_read, bytes_written, \
          files_done, files_total, created_at, started_at, last_progress_at, finished_at, deadline_at, error, warnings, \
          vendor_status, vendor_reference, result_expires_at, data_as_of, result_deleted_at, version"
     };
@@ -37,6 +37,8 @@ pub struct NewExport<'a> {
     pub parameters: &'a Value,
     pub output: Output,
     pub delivery: &'a Delivery,
+    pub destination: Option<DestinationId>,
+    pub delivery_path: Option<&'a str>,
     pub labels: &'a std::collections::BTreeMap<String, String>,
     pub deadline: Duration,
     pub warnings: &'a [String],
@@ -68,8 +70,8 @@ pub(super) fn interval(duration: Duration) -> sqlx::Result<PgInterval> {
 pub async fn insert(db: impl PgExecutor<'_>, new: &NewExport<'_>) -> sqlx::Result<ExportRecord> {
     sqlx::query_as(concat!(
         "insert into export (export_id, tenant, created_by, connection_id, connection, vendor, dataset, parameters, \
-         output, delivery, labels, deadline_at, warnings, retry_of, exclusive_key) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12, $13, $14, $15) returning ",
+         output, delivery, labels, deadline_at, warnings, retry_of, exclusive_key, destination_id, delivery_path) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12, $13, $14, $15, $16, $17) returning ",
         export_columns!()
     ))
     .bind(new.export_id)
@@ -87,6 +89,8 @@ pub async fn insert(db: impl PgExecutor<'_>, new: &NewExport<'_>) -> sqlx::Resul
     .bind(Json(new.warnings))
     .bind(new.retry_of)
     .bind(new.exclusive_key)
+    .bind(new.destination)
+    .bind(new.delivery_path)
     .fetch_one(db)
     .await
 }

@@ -9,11 +9,11 @@ use crate::{
 
 macro_rules! columns {
     () => {
-        "file_id, export_id, name, object_key, media_type, compression, bytes, records, sha256"
+        "file_id, export_id, name, object_key, media_type, compression, bytes, records, sha256, location"
     };
 }
 
-/// Names the files of an export; call in the transaction that completes it.
+/// Names a file of an export; call in the transaction that completes or stages it.
 pub async fn insert(db: impl PgExecutor<'_>, position: i32, file: &FileRecord) -> sqlx::Result<()> {
     sqlx::query(
         "insert into result_file (file_id, export_id, position, name, object_key, media_type, compression, bytes, \
@@ -32,6 +32,21 @@ pub async fn insert(db: impl PgExecutor<'_>, position: i32, file: &FileRecord) -
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Notes that every file of an export has been delivered below `base`; call in the transaction that completes it.
+pub async fn set_locations(db: impl PgExecutor<'_>, id: ExportId, base: &str) -> sqlx::Result<()> {
+    sqlx::query("update result_file set location = $2 || name where export_id = $1")
+        .bind(id)
+        .bind(base)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Forgets the files of an export that ends without a result.
+pub async fn forget(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<()> {
+    sqlx::query("delete from result_file where export_id = $1").bind(id).execute(db).await.map(drop)
 }
 
 /// The files of these exports, in order.

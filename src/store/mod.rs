@@ -3,6 +3,7 @@
 
 pub mod budgets;
 pub mod connections;
+pub mod destinations;
 pub mod engine;
 pub mod exports;
 pub mod files;

@@ -136,7 +136,7 @@ pub struct FileAnswer {
     pub headers: HeaderMap,
     response: Response,
     /// Set where the server lets us go on after a break.
-    resume: Option<Resume>,
+    resume: Option<Box<Resume>>,
 }
 
 /// A file answer whose beginning has been read.
@@ -429,10 +429,7 @@ impl FileAnswer {
     /// The file's bytes, over several connections where they break and the server lets us go on. A cut that stays one is
     /// an error of the stream that asks for another try.
     pub fn into_download(self) -> Download {
-        Download {
-            length: self.response.content_length(),
-            body: resume::body(self.response, 0, self.resume),
-        }
+        Download { length: self.response.content_length(), body: resume::body(self.response, 0, self.resume) }
     }
 }
 

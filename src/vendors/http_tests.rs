@@ -1,3 +1,5 @@
+use futures_util::TryStreamExt;
+
 use super::*;
 use crate::vendors::scripted::{Reply, Scripted, cut, http, impatient, reply};
 
@@ -280,7 +282,8 @@ fn part(status: u16, range: &str, sent: &str, length: usize) -> Reply {
 async fn read_on(replies: Vec<Reply>) -> (Result<Vec<u8>, VendorError>, Vec<crate::vendors::scripted::Seen>) {
     let server = Scripted::start(replies).await;
     let (exchanges, key) = (Exchanges::default(), key());
-    let call = FileCall { action: "download", url: server.url.clone(), bearer: Some((&key, &server.url)), probe: false };
+    let call =
+        FileCall { action: "download", url: server.url.clone(), bearer: Some((&key, &server.url)), probe: false };
     let download = http().open(call, &exchanges).await.unwrap().into_download();
     let read = download.body.try_collect::<Vec<_>>().await.map(|chunks| chunks.concat());
     assert_eq!(exchanges.take().len(), server.seen().len(), "every request is written down");

@@ -36,6 +36,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use crate::exports::{
+    mapping::ValueMaps,
     parameters::{AudienceKind, CatalogKind, Window},
     problem::{Code, FieldError},
     records::Records,
@@ -119,6 +120,8 @@ pub struct Account {
     /// Empty when only the settings are to be checked.
     pub credentials: BTreeMap<String, SecretString>,
     pub mapping: Mapping,
+    /// How the values of what the mapping names are translated.
+    pub values: ValueMaps,
     pub http: http::Http,
     /// What all replicas share: budgets and tokens.
     pub shared: Arc<dyn shared::Shared>,

@@ -146,6 +146,7 @@ pub fn account(settings: Value, credential: (&str, &str), mapping: &[(&str, &str
         settings,
         credentials: BTreeMap::from([(credential.0.to_owned(), SecretString::from(credential.1))]),
         mapping: mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Mapping>(),
+        values: crate::exports::mapping::ValueMaps::default(),
         http: http(),
         shared: Arc::new(Alone),
     }

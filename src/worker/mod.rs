@@ -2,6 +2,7 @@
 //! processes share the work through Postgres alone. Start at [`Worker::run`]; a claimed export goes through
 //! [`step::drive`].
 
+mod deliver;
 mod hold;
 mod parts;
 mod settle;

@@ -239,12 +239,7 @@ impl Parts<'_> {
         self.keep(part, &kept, true).await
     }
 
-    async fn fetch_one(
-        &self,
-        part: &PendingPart,
-        source: &str,
-        file: &VendorFile,
-    ) -> Result<Vec<PartFile>, Setback> {
+    async fn fetch_one(&self, part: &PendingPart, source: &str, file: &VendorFile) -> Result<Vec<PartFile>, Setback> {
         let opened = self.account.vendor.open(file, self.step.exchanges);
         let download = self.step.hold.race(opened).await.map_err(Stop::Interrupted)?.map_err(Setback::Vendor)?;
         let data = VendorData { download, extension: file.extension.clone(), tag: file.tag.clone() };
@@ -348,7 +343,8 @@ impl Parts<'_> {
     /// Makes the result of what was kept.
     async fn join(&self, kept: Vec<StoredFile>) -> Result<Vec<StoredFile>, Stop> {
         let (id, claim) = (self.step.claimed.export.export_id, self.step.claimed.claim);
-        let (mut rejected, lines): (Vec<_>, Vec<_>) = kept.into_iter().partition(|file| convert::is_rejected(&file.name));
+        let (mut rejected, lines): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|file| convert::is_rejected(&file.name));
         let prefix = storage::claim_prefix(id, claim.simple());
         let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
         let conversion = Conversion {

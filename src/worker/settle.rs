@@ -38,6 +38,8 @@ pub enum Stop {
     Vendor(VendorError),
     /// The files could not be received, converted or stored.
     Results(results::Error),
+    /// The destination could not be written to.
+    Delivery(Box<Problem>),
     /// Nothing can help any more.
     Fail(Box<Problem>),
     Account(AccountError),
@@ -131,6 +133,11 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
         Stop::Submission(error) => vendor_error(worker, claimed, error, true).await,
         Stop::Vendor(error) => vendor_error(worker, claimed, error, false).await,
         Stop::Results(error) => results_error(worker, claimed, error).await,
+        Stop::Delivery(problem) => {
+            let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
+            let after = worker.settings.spacing.backoff(failures, None);
+            try_again(worker, claimed, after, *problem, MAX_FAILURES, false).await
+        }
         Stop::Fail(problem) => fail(worker, claimed, *problem).await,
         Stop::Account(error) => {
             warn!(error = %error, "the connection cannot be opened");
@@ -264,6 +271,9 @@ async fn try_again(
 }
 
 fn phase_after(claimed: &ClaimedExport, submitting: bool, outcome_unknown: bool) -> Phase {
+    if claimed.staged_at.is_some() {
+        return Phase::Delivering;
+    }
     match (submitting, outcome_unknown || claimed.submit_intent_at.is_some()) {
         (true, true) => Phase::Reconciling,
         (true, false) => Phase::Submitting,
@@ -317,6 +327,7 @@ async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>
     if written == Held::Lost {
         return Ok(());
     }
+    store::files::forget(&mut *tx, id).await?;
     // Also without a slot: another export may have waited for this one's turn, or this one was woken for a free slot.
     store::slots::give_back(&mut *tx, id).await?;
     store::slots::wake_next(&mut *tx, export.connection_id).await?;

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use url::Url;
 
 use super::{
-    Worker,
+    Worker, deliver,
     hold::{Hold, Interrupt},
     parts::Parts,
     settle::{self, Stop},
@@ -74,6 +74,9 @@ impl Step<'_> {
         }
         if self.claimed.now >= export.deadline_at {
             return Err(Stop::Interrupted(Interrupt::Deadline));
+        }
+        if self.claimed.staged_at.is_some() {
+            return deliver::deliver(self).await;
         }
         let sealed = store::connections::sealed_by_id(&self.worker.gateway.db, export.connection_id).await?;
         let Some(sealed) = sealed else {

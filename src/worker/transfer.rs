@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use tracing::{info, warn};
 
 use super::{
+    deliver,
     hold::Interrupt,
     settle::{self, Stop},
     step::Step,
@@ -15,6 +16,7 @@ use crate::{
         request::ExportRequest,
         state::{Event, Phase, State},
     },
+    ids::ExportId,
     operations::accounts::OpenAccount,
     results::{
         self,
@@ -99,7 +101,7 @@ pub async fn convert_brought<T>(
         (Ok(stored), Ok(brought)) => Ok((stored, brought)),
         (Err(error), Ok(_)) => Err(unusable(step, error)),
         (Err(error), Err(Stop::Results(left_alone))) if left_alone.is_stopped() => Err(unusable(step, error)),
-        (_, Err(stop)) => Err(stop),
+        (_, Err(why)) => Err(why),
     }
 }
 
@@ -140,7 +142,10 @@ pub fn unreadable_times(step: &Step<'_>) -> Vec<String> {
     if step.hold.transfer().meter.unreadable_times() == 0 {
         return Vec::new();
     }
-    vec!["there are dates or times that cannot be read; their columns are null and their text is in the row's object".into()]
+    vec![
+        "there are dates or times that cannot be read; their columns are null and their text is in the row's object"
+            .into(),
+    ]
 }
 
 /// What a caller should know of records that were left out.
@@ -168,8 +173,12 @@ async fn begin(step: &Step<'_>, count: usize) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Names the files and ends the export in one transaction, then removes what dead tries left behind.
+/// Names the files and ends the export in one transaction, then removes what dead tries left behind. An export that goes
+/// to a destination is not ended but left to be [delivered](deliver).
 pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) -> Result<(), Stop> {
+    if let Some(destination) = step.claimed.destination_id {
+        return deliver::stage(step, destination, &stored, moved).await;
+    }
     let export = &step.claimed.export;
     let (id, claim) = (export.export_id, step.claimed.claim);
     // Not as it was claimed: it may have begun in this very step.
@@ -178,6 +187,16 @@ pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) ->
     let mut tx = step.worker.gateway.db.begin().await?;
     let ttl = step.worker.settings.result_ttl;
     settle::held(store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await?)?;
+    name_files(&mut tx, id, &stored).await?;
+    tx.commit().await?;
+    info!(records = moved.records, bytes = moved.bytes_written, files = stored.len(), "the export succeeded");
+
+    sweep_but(step, &stored).await;
+    Ok(())
+}
+
+/// Writes down what the result consists of.
+pub async fn name_files(tx: &mut sqlx::PgConnection, id: ExportId, stored: &[StoredFile]) -> sqlx::Result<()> {
     for (position, file) in stored.iter().enumerate() {
         let record = FileRecord {
             file_id: file.file_id,
@@ -189,15 +208,18 @@ pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) ->
             bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
             records: file.records.map(|records| i64::try_from(records).unwrap_or(i64::MAX)),
             sha256: file.sha256.to_vec(),
+            location: None,
         };
         store::files::insert(&mut *tx, i32::try_from(position).unwrap_or(i32::MAX), &record).await?;
     }
-    tx.commit().await?;
-    info!(records = moved.records, bytes = moved.bytes_written, files = stored.len(), "the export succeeded");
+    Ok(())
+}
 
-    let keep: HashSet<String> = stored.into_iter().map(|file| file.object_key).collect();
+/// Removes what earlier tries left in the object store, as far as that is possible.
+pub async fn sweep_but(step: &Step<'_>, stored: &[StoredFile]) {
+    let id = step.claimed.export.export_id;
+    let keep: HashSet<String> = stored.iter().map(|file| file.object_key.clone()).collect();
     if let Err(error) = step.worker.gateway.storage.sweep(&storage::export_prefix(id), &keep).await {
         warn!(error = %error, "what earlier tries left in the object store could not be removed");
     }
-    Ok(())
 }

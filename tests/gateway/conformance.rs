@@ -1,7 +1,7 @@
 //! The same cases over every vendor in the registry and every dataset its sandbox can show: what an export yields, and
 //! what it makes of everything that can go wrong. A new vendor gets all of it by being in the registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use headgate::{
@@ -47,6 +47,43 @@ async fn one_request_gives_the_same_columns_on_every_vendor() {
             assert_eq!(columns, account.fields, "{}", spec.name);
             assert!(columns.iter().all(|column| record[column] == truth[&id][column]), "{record:#}");
         }
+    }
+}
+
+/// On every vendor the same words come out, though each has its own for the same thing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_map_translates_the_same_column_on_every_vendor() {
+    let gateway = gateway().await;
+    for spec in VENDORS {
+        let mut account = gateway.account(spec.name);
+        // Without a mapping the vendor's own name of it is ours: then it is mapped onto itself.
+        let source = account.body["mapping"]["gender"].as_str().unwrap_or("gender").to_owned();
+        let truth = truth(&gateway, &account);
+        let genders: BTreeSet<_> = truth.values().filter_map(|record| record["gender"].as_str()).collect();
+        assert!(genders.len() > 1, "{}: {genders:?}", spec.name);
+        // All but the last, which stays as it is.
+        let values: BTreeMap<_, _> =
+            genders.iter().rev().skip(1).map(|gender| (*gender, format!("{gender} in words"))).collect();
+        let feed = json!({"from": source, "values": values});
+        account.body["mapping"]["gender"] = feed.clone();
+        account.body["mapping"]["attributes.sex"] = feed.clone();
+        let answer = gateway.put(&format!("/v1/connections/{}", account.name), &account.body).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        assert_eq!(answer.json()["mapping"]["gender"], feed, "{}", spec.name);
+
+        let mut body = TestGateway::everybody(&account);
+        body["parameters"]["fields"] = json!(["vendor_user_id", "gender", "attributes.sex"]);
+        let records = by_vendor_user_id(gateway.records(&body).await);
+        assert_eq!(records.len(), truth.len(), "{}", spec.name);
+        let mut translated = 0;
+        for (id, record) in records {
+            let theirs = truth[&id]["gender"].as_str();
+            let ours = theirs.map(|theirs| values.get(theirs).map_or(theirs, String::as_str));
+            translated += u32::from(ours != theirs);
+            assert_eq!(record["gender"].as_str(), ours, "{} {record:#}", spec.name);
+            assert_eq!(record["attributes"]["sex"].as_str(), ours, "{} {record:#}", spec.name);
+        }
+        assert!(translated > 0, "{}", spec.name);
     }
 }
 

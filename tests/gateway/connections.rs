@@ -88,6 +88,21 @@ async fn everything_wrong_with_a_connection_is_pointed_at() {
         (with("/credentials", Value::Null), "/credentials"),
         (with("/mapping/shoe_size", json!("usr_shoes")), "/mapping/shoe_size"),
         (with("/mapping/gender", json!("")), "/mapping/gender"),
+        (with("/mapping/gender", json!(7)), "/mapping/gender"),
+        (with("/mapping/gender", json!({"values": {}})), "/mapping/gender/from"),
+        (with("/mapping/gender", json!({"from": "gender"})), "/mapping/gender/values"),
+        (with("/mapping/gender", json!({"from": " ", "values": {"男": "male"}})), "/mapping/gender/from"),
+        (with("/mapping/gender", json!({"from": "gender", "values": {"男": 1}})), "/mapping/gender/values/男"),
+        (
+            with("/mapping/gender", json!({"from": "gender", "values": {"男": "x".repeat(256)}})),
+            "/mapping/gender/values/男",
+        ),
+        (with("/mapping/gender", json!({"from": "gender", "values": many_values(1_001)})), "/mapping/gender/values"),
+        (
+            with("/mapping/gender", json!({"from": "gender", "values": {}, "otherwise": "x"})),
+            "/mapping/gender/otherwise",
+        ),
+        (with("/mapping/shoe", json!({"from": "gender", "values": {"1": "2"}})), "/mapping/shoe"),
         (with("/colour", json!("red")), "/colour"),
     ] {
         let problem = gateway.put(PATH, &body).await.problem(422, "invalid_request");
@@ -99,6 +114,24 @@ async fn everything_wrong_with_a_connection_is_pointed_at() {
         gateway.put(cdp, &json!({"vendor": "growingio_cdp", "settings": {"base_url": "https://cdp.example"}})).await;
     let problem = problem.problem(422, "invalid_request");
     assert!(pointers(&problem).contains(&"/settings/project_id"), "{problem:#}");
+}
+
+fn many_values(count: usize) -> Value {
+    (0..count).map(|value| (value.to_string(), json!("x"))).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_is_shown_to_admins_as_it_was_put() {
+    let gateway = api().await;
+    let mut body = gateway.account("braze").body;
+    let mapping = json!({
+        "email": "work_email",
+        "gender": {"from": "gender", "values": {"F": "female", "M": "male"}},
+        "attributes.plan": {"from": "Plan Name", "values": many_values(1_000)},
+    });
+    body["mapping"] = mapping.clone();
+    assert_eq!(gateway.put(PATH, &body).await.json()["mapping"], mapping);
+    assert_eq!(gateway.get(PATH).await.json()["mapping"], mapping);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod braze;
+mod bucket;
 mod budgets;
 mod callbacks;
 mod conformance;
 mod connections;
 mod crash;
+mod data;
+mod destinations;
 mod duckdb;
 mod egress;
 mod events;
@@ -16,6 +19,7 @@ mod files;
 mod formats;
 mod idempotency;
 mod lifecycle;
+mod links;
 mod openapi;
 mod problems;
 mod process;

@@ -216,6 +216,20 @@ async fn every_documented_operation_answers_as_documented() {
     let dashboard = listed["data"][0]["id"].as_str().unwrap().to_owned();
     auditor.call("list_dashboard", &[("name", classic.name), ("id", &dashboard)], as_is).await;
 
+    let lake = [("name", "lake")];
+    let folder = tempfile::tempdir().unwrap();
+    let place = json!({"url": url::Url::from_directory_path(folder.path()).unwrap()});
+    auditor.call("put_destination", &lake, |call| call.json(&json!({}))).await;
+    for _ in 0..2 {
+        auditor.call("put_destination", &lake, |call| call.json(&place)).await;
+    }
+    auditor.call("list_destinations", &[], as_is).await;
+    auditor.call("get_destination", &lake, as_is).await;
+    auditor.call("get_destination", &[("name", "nobody")], as_is).await;
+    let none = json!({"credentials": {}});
+    auditor.call("rotate_destination_credentials", &lake, |call| call.json(&none)).await;
+    auditor.call("check_destination", &lake, as_is).await;
+
     let planned = auditor.call("submit_export", &[], |call| call.query(&[("validate_only", "true")]).json(&body)).await;
     assert_eq!(planned.json()["valid"], true);
     auditor.call("submit_export", &[], |call| call.json(&json!({}))).await;
@@ -243,6 +257,25 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("download_file", &file, |call| call.header("if-none-match", whole.header("etag"))).await;
     auditor.call("describe_file", &file, as_is).await;
     auditor.call("describe_file", &file, |call| call.header("if-none-match", whole.header("etag"))).await;
+    for id in ["download_data", "describe_data"] {
+        let whole = auditor.call(id, &export, as_is).await;
+        auditor.call(id, &export, |call| call.header("accept-encoding", "zstd")).await;
+        auditor.call(id, &export, |call| call.header("accept-encoding", "identity;q=0")).await;
+        auditor.call(id, &export, |call| call.header("if-none-match", whole.header("etag"))).await;
+    }
+    auditor.call("download_data", &export, |call| call.header("range", "bytes=1-2")).await;
+    auditor.call("make_link", &file, |call| call.json(&json!({"expires_in_secs": 0}))).await;
+    let link = auditor.call("make_link", &file, |call| call.json(&json!({"expires_in_secs": 600}))).await.json();
+    let token = link["url"].as_str().unwrap().rsplit_once('/').unwrap().1;
+    let link = [("token", token)];
+    auditor.call("follow_link", &link, as_is).await;
+    auditor.call("follow_link", &link, |call| call.header("range", "bytes=1-2")).await;
+    auditor.call("follow_link", &link, |call| call.header("range", "bytes=99999999-")).await;
+    auditor.call("follow_link", &[("token", "x")], as_is).await;
+    auditor.call("describe_link", &link, as_is).await;
+    for id in ["follow_link", "describe_link"] {
+        auditor.call(id, &link, |call| call.header("if-none-match", whole.header("etag"))).await;
+    }
     auditor.call("cancel_export", &export, as_is).await;
 
     gateway.faults(&["braze.segment.not_ready"]).await;
@@ -251,6 +284,13 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("retry_export", &live, as_is).await;
     auditor.call("delete_export", &live, as_is).await;
     auditor.call("delete_connection", &connection, as_is).await;
+    let mut delivered = body.clone();
+    delivered["delivery"] = json!({"type": "destination", "destination": "lake"});
+    let on_its_way = auditor.call("submit_export", &[], |call| call.json(&delivered)).await.json();
+    auditor.call("delete_destination", &lake, as_is).await;
+    auditor.call("cancel_export", &[("id", on_its_way["id"].as_str().unwrap())], as_is).await;
+    gateway.finished(&on_its_way).await;
+    auditor.call("delete_destination", &lake, as_is).await;
     auditor.call("list_files", &live, as_is).await;
     sqlx::query("update export set callback_token_sha256 = $1 where export_id = (select min(export_id::text)::uuid from export)")
         .bind(token_sha256("a-token"))
@@ -268,6 +308,9 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("delete_export", &export, as_is).await;
     auditor.call("list_files", &export, as_is).await;
     auditor.call("download_file", &file, as_is).await;
+    auditor.call("download_data", &export, as_is).await;
+    auditor.call("make_link", &file, as_is).await;
+    auditor.call("follow_link", &link, as_is).await;
     auditor.call("get_export", &export, as_is).await;
     auditor.call("delete_connection", &connection, as_is).await;
     auditor.call("retry_export", &export, as_is).await;

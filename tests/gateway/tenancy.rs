@@ -95,6 +95,7 @@ async fn each_operation_asks_for_its_own_scope() {
     let export = gateway.run(&TestGateway::everybody(&gateway.connect("braze").await)).await;
     let (path, file) = (export_path(&export), file_path(&export, &export["result"]["files"][0]));
     let connection = "/v1/connections/demo-braze";
+    let destination = "/v1/destinations/lake";
     for (method, path, scope) in [
         (Method::POST, "/v1/exports".to_owned(), "exports:write"),
         (Method::GET, "/v1/exports".into(), "exports:read"),
@@ -110,6 +111,10 @@ async fn each_operation_asks_for_its_own_scope() {
         (Method::DELETE, connection.into(), "connections:admin"),
         (Method::POST, format!("{connection}/credentials"), "connections:admin"),
         (Method::POST, format!("{connection}/check"), "connections:admin"),
+        (Method::PUT, destination.into(), "destinations:admin"),
+        (Method::DELETE, destination.into(), "destinations:admin"),
+        (Method::POST, format!("{destination}/credentials"), "destinations:admin"),
+        (Method::POST, format!("{destination}/check"), "destinations:admin"),
     ] {
         let others: Vec<_> = ALL_SCOPES.split(' ').filter(|other| *other != scope).collect();
         let token = gateway.token_for("crm", "growth", &others.join(" "), &["*"]);

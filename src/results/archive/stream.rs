@@ -149,8 +149,8 @@ fn inflate_unknown(
     let packed = Since { start, read: &read, bytes: &before, inner: DeflateDecoder::new(&mut *input) };
     let mut checked = Checked::new(packed, place, None);
     unpacker.visit(&mut checked, place, Packed::SoFar(&before), visitor)?;
-    let (crc32, unpacked) = checked.found();
-    let entry = Entry { crc32, unpacked, packed: input.at() - start, ..header.entry };
+    let (crc32, length) = checked.found();
+    let entry = Entry { crc32, unpacked: length, packed: input.at() - start, ..header.entry };
     unpacker.totals.packed.fetch_add(entry.packed, Ordering::Relaxed);
     check_descriptor(input, entry, place)?;
     Ok(entry)

@@ -1,6 +1,5 @@
 use std::io::{Cursor, Write};
 
-
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
@@ -268,7 +267,8 @@ fn a_gzip_bomb_ends_soon_after_the_ratio_is_judged() {
     }
     let (limits, totals) =
         (Limits { ratio_floor_bytes: 1 << 20, max_ratio: 10, ..Limits::default() }, Totals::default());
-    let unpacker = Unpacker { limits: &limits, totals: &totals, small_member_bytes: 0, spool_dir: &std::env::temp_dir() };
+    let unpacker =
+        Unpacker { limits: &limits, totals: &totals, small_member_bytes: 0, spool_dir: &std::env::temp_dir() };
     let mut count = Count(0);
     let outcome = unpacker.for_each_member(Box::new(Cursor::new(bomb)), 1, &mut count);
     assert_eq!(outcome.unwrap_err().code, Code::ArchiveLimitExceeded);
@@ -365,7 +365,8 @@ fn stored_members_with_data_descriptors_are_read_with_the_help_of_the_directory(
 
 #[test]
 fn zstd_is_read_and_its_frames_are_joined() {
-    let two = [zstd::encode_all(&b"{\"a\":1}\n{\"a\""[..], 3).unwrap(), zstd::encode_all(&b":2}\n"[..], 3).unwrap()].concat();
+    let two =
+        [zstd::encode_all(&b"{\"a\":1}\n{\"a\""[..], 3).unwrap(), zstd::encode_all(&b":2}\n"[..], 3).unwrap()].concat();
     assert_eq!(unpack(&two).unwrap(), [LINES]);
     let cut = refused(&two[..two.len() - 3], &Limits::default());
     assert_eq!((cut.code, cut.fetch_again), (Code::VendorMalformedData, true));

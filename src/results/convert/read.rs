@@ -12,7 +12,9 @@ use crate::{
     results::{
         Error,
         archive::{PackedMember, Place, Unpacker, Visitor},
-        cut, receive::{Inputs, Received}, spool,
+        cut,
+        receive::{Inputs, Received},
+        spool,
     },
 };
 

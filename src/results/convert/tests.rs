@@ -317,7 +317,8 @@ async fn a_store_that_fails_is_a_failed_delivery() {
     let people = numbered(100_000);
     for people in [people.as_str(), "{\"id\":\"1\"}"] {
         let files = vec![received(people.as_bytes())];
-        let outcome = convert_files(files, conversion(Output::default()), &open(folder.path()), &Meter::default()).await;
+        let outcome =
+            convert_files(files, conversion(Output::default()), &open(folder.path()), &Meter::default()).await;
         let error = outcome.unwrap_err();
         assert_eq!((error.code, error.fetch_again), (Code::DeliveryFailed, true));
         assert_eq!(error.to_string(), "the result could not be stored");
@@ -383,7 +384,10 @@ async fn a_large_result_is_several_files_unless_one_is_asked_for() {
     let people = numbered(100_000);
     let limits = Limits { result_file_bytes: 300_000, ..Limits::default() };
     for format in [Format::Ndjson, Format::Csv] {
-        let small = Conversion { limits: limits.clone(), ..conversion(output(format, Compression::None, RecordSchema::Vendor)) };
+        let small = Conversion {
+            limits: limits.clone(),
+            ..conversion(output(format, Compression::None, RecordSchema::Vendor))
+        };
         let results = run(&[people.as_bytes()], small).await.unwrap();
         assert!(results.len() > 2, "{}", results.len());
         let names: Vec<_> = results.iter().map(|(file, _)| file.name.clone()).collect();
@@ -394,7 +398,8 @@ async fn a_large_result_is_several_files_unless_one_is_asked_for() {
         assert_eq!(results.iter().filter_map(|(file, _)| file.records).sum::<u64>(), 100_000);
 
         let one = Output { single_file: true, ..output(format, Compression::None, RecordSchema::Vendor) };
-        let results = run(&[people.as_bytes()], Conversion { limits: limits.clone(), ..conversion(one) }).await.unwrap();
+        let results =
+            run(&[people.as_bytes()], Conversion { limits: limits.clone(), ..conversion(one) }).await.unwrap();
         assert_eq!((results.len(), results[0].0.name.as_str()), (1, &*format!("audience_members.{}", format.as_str())));
     }
 }
@@ -415,7 +420,8 @@ async fn bad_records_are_left_out_when_asked_for_and_listed_without_their_conten
 
 #[tokio::test]
 async fn a_single_thread_that_fails_ends_all_others() {
-    let members: Vec<_> = (0..200).map(|n| if n == 3 { b"bad\n".to_vec() } else { numbered(2000).into_bytes() }).collect();
+    let members: Vec<_> =
+        (0..200).map(|n| if n == 3 { b"bad\n".to_vec() } else { numbered(2000).into_bytes() }).collect();
     for ordered in [false, true] {
         let output = Output { ordered, ..vendor() };
         let error = run(&[&zip(&members)], conversion(output)).await.unwrap_err();

@@ -164,28 +164,36 @@ impl Reader<'_, '_, '_> {
         // Counted once, when the records are read.
         let uncounted = crate::results::archive::Totals::default();
         let unpacker = crate::results::archive::Unpacker { totals: &uncounted, ..self.job.unpacker() };
-        unpacker.for_each_member(Box::new(again), number, &mut Texts {
-            unpacker: &unpacker,
-            each: &mut |place, text| {
-                heads.push(cut::heads(place, &mut buffered(text), path, limits)?);
-                Ok(())
+        unpacker.for_each_member(
+            Box::new(again),
+            number,
+            &mut Texts {
+                unpacker: &unpacker,
+                each: &mut |place, text| {
+                    heads.push(cut::heads(place, &mut buffered(text), path, limits)?);
+                    Ok(())
+                },
             },
-        })?;
+        )?;
         file.rewind().map_err(unreadable)?;
         let mut heads = heads.into_iter();
         let unpacker = self.job.unpacker();
-        unpacker.for_each_member(Box::new(file), number, &mut Texts {
-            unpacker: &unpacker,
-            each: &mut |place, text| {
-                self.begin();
-                let heads = heads.next().unwrap_or_default();
-                for head in &heads {
-                    records.document(head);
-                }
-                let mut each = |at: At, record: Record<'_>| self.record(at, record);
-                cut::elements(place, &mut buffered(text), path, &heads, limits, &mut each)
+        unpacker.for_each_member(
+            Box::new(file),
+            number,
+            &mut Texts {
+                unpacker: &unpacker,
+                each: &mut |place, text| {
+                    self.begin();
+                    let heads = heads.next().unwrap_or_default();
+                    for head in &heads {
+                        records.document(head);
+                    }
+                    let mut each = |at: At, record: Record<'_>| self.record(at, record);
+                    cut::elements(place, &mut buffered(text), path, &heads, limits, &mut each)
+                },
             },
-        })
+        )
     }
 
     fn record(&mut self, at: At, record: Record<'_>) -> Result<(), Error> {

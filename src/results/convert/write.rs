@@ -128,8 +128,7 @@ pub(super) fn write(job: &Job<'_>, mut messages: Messages, pieces: &Sender<Piece
 }
 
 fn begin_rejected<'p>(job: &Job<'_>, pieces: &'p Sender<Piece>) -> Result<Sink<'p>, Error> {
-    let heading =
-        Heading { name: REJECTED.into(), media_type: "application/x-ndjson".into(), compression: "none" };
+    let heading = Heading { name: REJECTED.into(), media_type: "application/x-ndjson".into(), compression: "none" };
     Sink::begin(u32::MAX, heading, pieces, job.conversion.limits.max_result_bytes)
 }
 
@@ -150,7 +149,7 @@ struct Files<'a, 'p> {
     open: Option<(FileEncoder<Sink<'p>>, u64)>,
 }
 
-impl<'p> Files<'_, 'p> {
+impl Files<'_, '_> {
     fn write(&mut self, batch: Batch) -> Result<(), Error> {
         let (file, records) = match &mut self.open {
             Some(open) => open,
@@ -178,11 +177,7 @@ impl<'p> Files<'_, 'p> {
     }
 }
 
-fn begin<'p>(
-    job: &Job<'_>,
-    begun: &mut usize,
-    pieces: &'p Sender<Piece>,
-) -> Result<FileEncoder<Sink<'p>>, Error> {
+fn begin<'p>(job: &Job<'_>, begun: &mut usize, pieces: &'p Sender<Piece>) -> Result<FileEncoder<Sink<'p>>, Error> {
     *begun += 1;
     let encoding = job.encoding;
     let heading = Heading {
@@ -209,12 +204,7 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn begin(
-        file: u32,
-        heading: Heading,
-        pieces: &'a Sender<Piece>,
-        max_bytes: u64,
-    ) -> Result<Self, Error> {
+    pub(super) fn begin(file: u32, heading: Heading, pieces: &'a Sender<Piece>, max_bytes: u64) -> Result<Self, Error> {
         let digest = digest::Context::new(&digest::SHA256);
         let sink = Self { file, pieces, chunk: Vec::with_capacity(CHUNK), digest, bytes: 0, max_bytes };
         sink.send(Piece::Begin(file, heading))?;

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use object_store::memory::InMemory;
 
 use super::*;
@@ -27,7 +29,7 @@ async fn put(storage: &Storage, key: &str, bytes: &[u8]) {
 
 async fn get(storage: &Storage, key: &str, range: Option<Range<u64>>) -> object_store::Result<Vec<u8>> {
     let chunks: Vec<Bytes> = storage.read(key, range).await?.try_collect().await?;
-    assert!(chunks.iter().all(|chunk| chunk.len() as u64 <= WINDOW_BYTES));
+    assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES));
     Ok(chunks.concat())
 }
 

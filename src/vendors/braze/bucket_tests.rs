@@ -29,10 +29,10 @@ async fn objects_are_listed_below_the_segment_and_kept_by_their_prefix() {
     let store = Scripted::start(vec![reply(200, &[], LISTED), file]).await;
     let (http, exchanges) = (http(), Exchanges::default());
     let bucket = open(json!({"url": "s3://exports/at/braze", "endpoint": store.url, "region": "eu-central-1"}), &http);
-    let found = bucket.list(Some("s-1"), "p-1", &http, &exchanges).await.unwrap();
+    let found = bucket.list(Some("s-1"), "p-1", &exchanges).await.unwrap();
     let keys: Vec<_> = found.iter().map(|object| object.key.as_str()).collect();
     assert_eq!(keys, ["segment-export/s-1/2026-11-20/p-1/b.zip"]);
-    let read = bucket.read(keys[0], &http, &exchanges).await.unwrap();
+    let read = bucket.read(keys[0], &exchanges).await.unwrap();
     assert_eq!(read.length, Some(2));
     let bytes: Vec<_> = read.body.try_collect().await.unwrap();
     assert_eq!(bytes.concat(), b"PK");
@@ -55,7 +55,7 @@ async fn google_is_spoken_to_as_s3_and_azure_as_itself() {
     let http = http();
     for url in ["gs://exports", "az://exports"] {
         let bucket = open(json!({"url": url, "endpoint": store.url}), &http);
-        let error = bucket.list(Some("s-1"), "p-1", &http, &Exchanges::default()).await.unwrap_err();
+        let error = bucket.list(Some("s-1"), "p-1", &Exchanges::default()).await.unwrap_err();
         assert_eq!((error.code, error.next), (Code::VendorPermissionDenied, Next::GiveUp), "{url}");
     }
     let seen = store.seen();
@@ -73,7 +73,7 @@ async fn a_bucket_in_the_operators_network_is_not_reached() {
         ("http://store.example.test/", "not https"),
     ] {
         let bucket = open(json!({"url": "s3://exports", "endpoint": endpoint}), &strict());
-        let error = bucket.list(Some("s-1"), "p-1", &strict(), &Exchanges::default()).await.unwrap_err();
+        let error = bucket.list(Some("s-1"), "p-1", &Exchanges::default()).await.unwrap_err();
         assert_eq!((error.code, error.next), (Code::EgressBlocked, Next::GiveUp), "{endpoint}: {error}");
         assert!(error.message.contains(message), "{endpoint}: {error}");
     }
@@ -85,7 +85,7 @@ async fn a_store_that_fails_is_asked_again_and_its_words_are_not_shown() {
     let store = Scripted::start(vec![broken(), broken(), broken()]).await;
     let http = http();
     let bucket = open(json!({"url": "s3://exports", "endpoint": store.url}), &http);
-    let error = bucket.list(Some("s-1"), "p-1", &http, &Exchanges::default()).await.unwrap_err();
+    let error = bucket.list(Some("s-1"), "p-1", &Exchanges::default()).await.unwrap_err();
     assert_eq!((error.code, error.next), (Code::VendorUnavailable, TRY_AGAIN));
     assert!(!error.message.contains("secret"));
 }
@@ -96,7 +96,7 @@ async fn without_credentials_nothing_is_signed_and_none_are_looked_for() {
     let http = http();
     let settings: Settings = serde_json::from_value(json!({"url": "s3://exports", "endpoint": store.url})).unwrap();
     let bucket = Bucket::open(&settings, &BTreeMap::new(), &http).unwrap();
-    bucket.check(&http, &Exchanges::default()).await.unwrap();
+    bucket.check(&Exchanges::default()).await.unwrap();
     let seen = store.seen();
     assert_eq!(seen.len(), 1);
     assert!(!seen[0].headers.contains_key("authorization"));

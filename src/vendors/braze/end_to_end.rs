@@ -60,6 +60,7 @@ fn at(sandbox: &Sandbox, bucket: Option<Value>) -> Arc<dyn Vendor> {
         settings,
         credentials: BTreeMap::from([("api_key".to_owned(), SecretString::from(key))]),
         mapping: crate::vendors::Mapping::new(),
+        values: ValueMaps::default(),
         http: http(),
         shared: Arc::new(Paced),
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::exports::{
     fields::{Selection, UserColumn, Wanted},
+    mapping::ValueMaps,
     problem::FieldError,
 };
 use crate::vendors::Mapping;
@@ -142,6 +143,8 @@ pub struct Sources {
     pub columns: BTreeMap<UserColumn, Source>,
     /// The member of `attributes` → where it comes from.
     pub attributes: BTreeMap<String, Source>,
+    /// How their values are translated.
+    pub values: ValueMaps,
 }
 
 impl Sources {

@@ -48,6 +48,7 @@ use super::{
 };
 use crate::exports::{
     fields::Selection,
+    mapping::ValueMaps,
     parameters::{AudienceKind, Parameters},
     problem::{Code, FieldError},
     records::Records,
@@ -88,6 +89,7 @@ fn connect(account: Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
     let mut all_kept = |more: Vec<FieldError>| errors.extend(more);
     let key = credentials(&account).map_err(&mut all_kept).ok();
     let sources = Sources::read(&account.mapping).map_err(&mut all_kept).ok();
+    let sources = sources.map(|sources| Sources { values: account.values, ..sources });
     match (base, key, sources) {
         (Some(base), Some(key), Some(sources)) if errors.is_empty() => {
             Ok(Arc::new(Braze { api: Api::new(base, key, account.http, account.shared), sources, bucket }))
@@ -105,6 +107,7 @@ fn credentials(account: &Account) -> Result<SecretString, Vec<FieldError>> {
         settings: serde_json::Value::Null,
         credentials: own.map(|(name, value)| (name.clone(), value.clone())).collect(),
         mapping: super::Mapping::new(),
+        values: ValueMaps::default(),
         http: account.http.clone(),
         shared: account.shared.clone(),
     };
@@ -177,7 +180,7 @@ impl Vendor for Braze {
         let answer = self.api.get("check", SEGMENTS, &[("page", "0".to_owned())], exchanges).await?;
         decided(exchanges, wire::checked(&answer, self.api.key()), |note| (*note).to_owned())?;
         match &self.bucket {
-            Some(bucket) => bucket.check(self.api.http(), exchanges).await,
+            Some(bucket) => bucket.check(exchanges).await,
             None => Ok(()),
         }
     }

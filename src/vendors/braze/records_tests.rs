@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::vendors::{Mapping, braze::fields::Place};
+use crate::{
+    exports::mapping::{ConnectionMapping, Feed, ValueMaps},
+    vendors::{Mapping, braze::fields::Place},
+};
 
 /// One user with every documented field, in the spellings of Braze's own sample.
 const SAMPLE: &str = r#"{
@@ -167,6 +170,53 @@ fn a_mapping_moves_attributes_and_fields() {
         unified(&users(&["attributes.plan", "attributes.x"], &mapping), record),
         r#"{"attributes":{"plan":"gold","x":1}}"#
     );
+}
+
+#[test]
+fn values_are_looked_up_as_braze_wrote_them_and_a_field_may_be_mapped_onto_its_own_column() {
+    let feed = |from: &str, values: &[(&str, &str)]| Feed {
+        from: from.into(),
+        values: values.iter().map(|(theirs, ours)| ((*theirs).to_owned(), (*ours).to_owned())).collect(),
+    };
+    let mapping = ConnectionMapping::from([
+        ("gender".to_owned(), feed("gender", &[("F", "female")])),
+        ("birth_date".to_owned(), feed("dob", &[("1980-12-21T00:00:00Z", "2000-01-01T10:00"), ("?", "none")])),
+        ("attributes.tier".to_owned(), feed("tier", &[("3", "gold")])),
+    ]);
+    let (mapping, values) = ValueMaps::split(mapping);
+    let sources = Sources { values, ..Sources::read(&mapping).unwrap() };
+    let selection = Selection::everything();
+    let ask = Ask::new(&selection, &sources, false, Place::Segment).unwrap();
+    let users = BrazeUsers::new(selection, sources, ask);
+    let read = |record: &str| serde_json::from_str::<Value>(&unified(&users, record)).unwrap();
+    let row = read(r#"{"gender":"F","dob":"1980-12-21T00:00:00Z","custom_attributes":{"tier":3,"gender":"F"}}"#);
+    assert_eq!((&row["gender"], &row["birth_date"]), (&json!("female"), &json!("2000-01-01")));
+    assert_eq!((&row["attributes"], &row["activity"]), (&json!({"tier": "gold", "gender": "F"}), &json!({})));
+    let row = read(r#"{"gender":"O","dob":"?","custom_attributes":{"tier":4}}"#);
+    assert_eq!((&row["gender"], &row["birth_date"]), (&json!("O"), &json!("none")));
+    assert_eq!(row["attributes"], json!({"tier": 4}));
+    assert_eq!(vendor(&users, r#"{"gender":"F"}"#), json!({"gender": "F"}));
+}
+
+#[test]
+fn of_repeated_fields_the_last_one_counts() {
+    let record = r#"{"apps":1,"external_id":"a","custom_attributes":{"x":1},"apps":2,"external_id":"b","custom_attributes":{"y":1,"y":2}}"#;
+    assert_eq!(
+        unified(&users(&["user_id", "identities", "attributes", "activity"], &[]), record),
+        r#"{"user_id":"b","identities":{"external_id":["b"]},"attributes":{"y":2},"activity":{"apps":2}}"#
+    );
+    let mut out = Vec::new();
+    users(&["user_id", "activity"], &[]).vendor(record.as_bytes(), &mut out).unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), r#"{"apps":2,"external_id":"b"}"#);
+}
+
+#[test]
+fn what_is_not_asked_for_must_be_json_too() {
+    let users = users(&["email"], &[]);
+    for bad in [r#"{"email":"a","apps":[1,]}"#, r#"{"apps":tru,"email":"a"}"#, "{\"email\":\"a\",\"x\":\"\u{1}\"}"] {
+        assert!(users.unified(bad.as_bytes()).is_err() && users.vendor(bad.as_bytes(), &mut Vec::new()).is_err());
+    }
+    assert!(users.unified(b"{\"email\":\"a\",\"apps\":\"\xff\"}").is_err());
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Exports<'_> {
             Handle::Url(url) => self.ask_link(&url, inquiry, exchanges).await,
             Handle::Either { url, object_prefix } => {
                 let bucket = self.bucket()?;
-                let found = bucket.list(whom.segment(), &object_prefix, self.api.http(), exchanges).await?;
+                let found = bucket.list(whom.segment(), &object_prefix, exchanges).await?;
                 if found.is_empty() {
                     return self.ask_link(&url, inquiry, exchanges).await;
                 }
@@ -157,7 +157,7 @@ impl Exports<'_> {
             }
             Handle::ObjectPrefix(prefix) => {
                 let bucket = self.bucket()?;
-                let found = bucket.list(whom.segment(), &prefix, self.api.http(), exchanges).await?;
+                let found = bucket.list(whom.segment(), &prefix, exchanges).await?;
                 Ok(complete(found, bucket.quiet(inquiry.called_back), inquiry))
             }
         }
@@ -190,7 +190,7 @@ impl Exports<'_> {
     pub async fn open(&self, file: &VendorFile, exchanges: &Exchanges) -> Result<Download, VendorError> {
         let locator = file.locator.expose_secret();
         if let Some(key) = locator.strip_prefix(OBJECT) {
-            return self.bucket()?.read(key, self.api.http(), exchanges).await;
+            return self.bucket()?.read(key, exchanges).await;
         }
         let url = self.permitted(locator)?;
         let call = FileCall { action: "download", url, bearer: None, probe: false };

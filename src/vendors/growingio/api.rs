@@ -16,7 +16,7 @@ use super::{
     token::Signer,
 };
 use crate::{
-    exports::problem::Code,
+    exports::{mapping::ValueMaps, problem::Code},
     vendors::{
         Download, Exchanges, Mapping, Next, VendorError, VendorFile,
         http::{Answer, FileAnswer, FileCall, Http, OwnCall, TRY_AGAIN, below, decided},
@@ -42,6 +42,7 @@ pub struct Api {
     /// Whose tokens they are.
     token_account: String,
     mapping: Mapping,
+    values: ValueMaps,
     http: Http,
     shared: Arc<dyn Shared>,
 }
@@ -88,10 +89,15 @@ impl Reply {
 }
 
 impl Api {
-    pub fn new(settings: Settings, mapping: Mapping, http: Http, shared: Arc<dyn Shared>) -> Self {
+    pub fn new(
+        settings: Settings,
+        (mapping, values): (Mapping, ValueMaps),
+        http: Http,
+        shared: Arc<dyn Shared>,
+    ) -> Self {
         let client_id = settings.credentials.client_id().map(ExposeSecret::expose_secret).unwrap_or_default();
         let token_account = format!("{} {} {} {client_id}", settings.base, settings.project, settings.ai);
-        Self { budget: settings.budget(), token_account, settings, mapping, http, shared }
+        Self { budget: settings.budget(), token_account, settings, mapping, values, http, shared }
     }
 
     /// The project UID, as it stands in paths.
@@ -110,6 +116,11 @@ impl Api {
 
     pub const fn mapping(&self) -> &Mapping {
         &self.mapping
+    }
+
+    /// How the values of what the mapping names are translated.
+    pub const fn values(&self) -> &ValueMaps {
+        &self.values
     }
 
     pub const fn budget(&self) -> &Budget {

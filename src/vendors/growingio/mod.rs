@@ -134,7 +134,7 @@ struct GrowingIo {
 
 fn connect(account: Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
     let settings = Settings::read(&account)?;
-    Ok(Arc::new(GrowingIo { api: Api::new(settings, account.mapping, account.http, account.shared) }))
+    Ok(Arc::new(GrowingIo { api: Api::new(settings, (account.mapping, account.values), account.http, account.shared) }))
 }
 
 #[async_trait]

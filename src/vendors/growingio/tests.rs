@@ -29,7 +29,7 @@ pub fn api(base: &str, settings: &Value, credentials: &[(&str, &str)]) -> Api {
 
 fn from(account: Account) -> Api {
     let settings = Settings::read(&account).map_err(|errors| format!("{errors:?}")).unwrap();
-    Api::new(settings, account.mapping, account.http, account.shared)
+    Api::new(settings, (account.mapping, account.values), account.http, account.shared)
 }
 
 const KEYS: &[(&str, &str)] = &[("client_id", "public-key"), ("private_key", "private-key-of-test")];

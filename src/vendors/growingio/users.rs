@@ -107,7 +107,7 @@ pub async fn verify(api: &Api, request: &ExportRequest, exchanges: &Exchanges) -
 
 /// How the records of the request are read.
 pub fn records(api: &Api, request: &ExportRequest) -> Arc<dyn Records> {
-    Arc::new(UserFiles::new(request.parameters.selection(), ask(api, request)))
+    Arc::new(UserFiles::new(request.parameters.selection(), ask(api, request), api.values().clone()))
 }
 
 fn ask(api: &Api, request: &ExportRequest) -> Ask {

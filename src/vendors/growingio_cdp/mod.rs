@@ -39,6 +39,7 @@ use super::{
     VendorSpec, Work, settings,
 };
 use crate::exports::{
+    mapping::ValueMaps,
     parameters::{self, AudienceKind, Parameters},
     problem::{Code, FieldError},
     records::Records,
@@ -134,6 +135,7 @@ struct Cdp {
     place: Place,
     api: Api,
     mapping: Mapping,
+    values: ValueMaps,
 }
 
 fn connect(account: Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
@@ -145,7 +147,7 @@ fn connect(account: Account) -> Result<Arc<dyn Vendor>, Vec<FieldError>> {
     match (token, place, base) {
         (Some(token), Some(place), Some(base)) if errors.is_empty() => {
             let api = Api { http: account.http, token };
-            Ok(Arc::new(Cdp { base, place, api, mapping: account.mapping }))
+            Ok(Arc::new(Cdp { base, place, api, mapping: account.mapping, values: account.values }))
         }
         _ => Err(errors),
     }
@@ -232,13 +234,13 @@ impl Vendor for Cdp {
             Parameters::Audiences(_) => Arc::new(Audiences),
             Parameters::UserProfiles { selection, .. } => {
                 let ask = Ask::of_query(selection, &self.mapping);
-                Arc::new(Profiles::new(CdpUsers::new(selection.clone(), ask)))
+                Arc::new(Profiles::new(CdpUsers::new(selection.clone(), ask).with_values(self.values.clone())))
             }
             // A request that cannot be planned is never submitted, so it has no records to read.
             parameters => {
                 let selection = parameters.selection();
                 let ask = Ask::of_export(&selection, &self.mapping).unwrap_or_default();
-                Arc::new(CdpFiles(CdpUsers::new(selection, ask)))
+                Arc::new(CdpFiles(CdpUsers::new(selection, ask).with_values(self.values.clone())))
             }
         }
     }

@@ -11,6 +11,8 @@ use crate::vendors::Mapping;
 /// The caller's own id of a user, as a property. Source: `developer-manual/open-api/cdp/space/
 /// space-download-user-tag-users.md`, parameter table; its samples also spell it `ids_$basic_userId`.
 pub const USER_ID: &str = "id_$basic_userId";
+/// The vendor's id of a user. It is no property, yet a mapping may name it where it stands anyway.
+const GIO_ID: &str = "gio_id";
 /// The most properties one export may ask for; more make it fail. Source: same page.
 const MAX_PROPERTIES: usize = 60;
 /// How CDP's property keys begin: identities, user attributes, tags, segments.
@@ -103,6 +105,8 @@ impl Ask {
                     );
                 }
                 _ => match mapping.get(column.name()) {
+                    // Comes with every record.
+                    Some(property) if column == UserColumn::VendorUserId && property == GIO_ID => {}
                     Some(property) => ask.column(column, property.clone()),
                     None if column == UserColumn::UserId => ask.column(column, USER_ID.to_owned()),
                     // Comes with every record.

@@ -8,11 +8,12 @@ use serde_json::value::RawValue;
 use super::properties::{Ask, identity_key, identity_name, is_identity};
 use crate::exports::{
     fields::{Selection, UserColumn, Wanted},
+    mapping::ValueMaps,
     records::{BadRecord, LineRecords},
     rows::Row,
     user::UserRow,
 };
-use crate::vendors::object::{self, Members, is_null, text, texts};
+use crate::vendors::object::{self, Members, Walk, is_null, is_object, keep_last, text, texts};
 
 const NO_OBJECT: BadRecord = BadRecord(Cow::Borrowed("a record is not a JSON object"));
 
@@ -22,6 +23,7 @@ pub struct CdpUsers {
     ask: Ask,
     /// Properties that a column or a renamed attribute shows: they are not repeated under their own name.
     shown: BTreeSet<String>,
+    values: ValueMaps,
 }
 
 /// A record, taken apart.
@@ -37,15 +39,17 @@ struct User<'a> {
 impl<'a> User<'a> {
     fn read(record: &'a [u8]) -> Result<Self, BadRecord> {
         let mut user = Self::default();
-        for (name, value) in Members::read(record).map_err(|_| NO_OBJECT)?.0 {
-            match (name.as_ref(), Members::of(value)) {
-                ("gio_id" | "gioId", _) => user.gio_id = Some((name, value)),
-                ("identifications", Some(members)) => user.identifications = members,
-                ("properties", Some(members)) => user.properties = members,
-                ("identifications" | "properties", None) if is_null(value) => {}
+        for member in Walk::over(record) {
+            let (name, value) = member.map_err(|_| NO_OBJECT)?;
+            match name.as_ref() {
+                "gio_id" | "gioId" => user.gio_id = Some((name, value)),
+                "identifications" if is_object(value) => user.identifications = Members::of(value).unwrap_or_default(),
+                "properties" if is_object(value) => user.properties = Members::of(value).unwrap_or_default(),
+                "identifications" | "properties" if is_null(value) => {}
                 _ => user.rest.0.push((name, value)),
             }
         }
+        keep_last(&mut user.rest.0);
         Ok(user)
     }
 
@@ -69,7 +73,13 @@ impl<'a> User<'a> {
 impl CdpUsers {
     pub fn new(selection: Selection, ask: Ask) -> Self {
         let shown = ask.columns.values().chain(ask.attributes.values()).cloned().collect();
-        Self { selection, ask, shown }
+        Self { selection, ask, shown, values: ValueMaps::default() }
+    }
+
+    /// Translates values of what the mapping names.
+    #[must_use]
+    pub fn with_values(self, values: ValueMaps) -> Self {
+        Self { values, ..self }
     }
 
     /// What is asked for.
@@ -95,24 +105,31 @@ impl LineRecords for CdpUsers {
         let user = User::read(record)?;
         let mut row = UserRow::default();
         if let Some(id) = user.id() {
-            row.identities.push((Cow::Borrowed("gio_id"), vec![id.clone()]));
-            row.set(UserColumn::VendorUserId, Some(id));
+            if self.wants(UserColumn::Identities) {
+                row.identities.push((Cow::Borrowed("gio_id"), vec![id.clone()]));
+            }
+            row.set(UserColumn::VendorUserId, Some(self.values.text(UserColumn::VendorUserId, id)));
         }
         for (column, property) in &self.ask.columns {
             let values = user.find(property).map(texts);
-            row.set(*column, values.and_then(|values| values.into_iter().next()));
+            let value = values.and_then(|values| values.into_iter().next());
+            row.set(*column, value.map(|text| self.values.text(*column, text)));
         }
         for (member, property) in &self.ask.attributes {
             if let Some(value) = user.find(property) {
-                row.attributes.push((Cow::Owned(member.clone()), Cow::Borrowed(value)));
+                let value = self.values.attribute(member, Cow::Borrowed(value));
+                row.attributes.push((Cow::Owned(member.clone()), value));
             }
         }
-        for (name, value) in user.properties.0 {
+        // Attributes that are named are among what is asked for.
+        let attributes = (self.selection.wants(UserColumn::Attributes) == Wanted::Whole).then_some(user.properties.0);
+        for (name, value) in attributes.into_iter().flatten() {
             if !self.shown.contains(name.as_ref()) && !self.ask.attributes.contains_key(name.as_ref()) {
                 row.attributes.push((name, Cow::Borrowed(value)));
             }
         }
-        for (name, value) in user.identifications.0 {
+        let identities = self.wants(UserColumn::Identities).then_some(user.identifications.0);
+        for (name, value) in identities.into_iter().flatten() {
             let values = texts(value);
             let key = match name {
                 Cow::Borrowed(name) => identity_key(name),
@@ -122,7 +139,9 @@ impl LineRecords for CdpUsers {
                 row.identities.push((key, values));
             }
         }
-        row.activity.extend(user.rest.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))));
+        if self.wants(UserColumn::Activity) {
+            row.activity.extend(user.rest.0.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))));
+        }
         Ok(Row::User(row))
     }
 
@@ -168,7 +187,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::vendors::Mapping;
+    use crate::{
+        exports::mapping::{ConnectionMapping, Feed},
+        vendors::Mapping,
+    };
 
     fn users(fields: &[&str], mapping: &[(&str, &str)]) -> CdpUsers {
         let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
@@ -203,6 +225,32 @@ mod tests {
         assert_eq!(row["attributes"], json!({"level": "高", "usr_age": 28}));
         assert_eq!(row["activity"], json!({}));
         assert_eq!(row["email"], Value::Null);
+    }
+
+    #[test]
+    fn values_of_what_the_mapping_names_are_translated() {
+        let feed = |from: &str, theirs: &str, ours: &str| Feed {
+            from: from.into(),
+            values: [(theirs.to_owned(), ours.to_owned())].into(),
+        };
+        let (mapping, values) = ValueMaps::split(ConnectionMapping::from([
+            ("gender".to_owned(), feed("usr_gender", "男", "male")),
+            ("user_id".to_owned(), feed(super::super::properties::USER_ID, "C001", "customer one")),
+            ("vendor_user_id".to_owned(), feed("gio_id", "1", "one")),
+            ("attributes.level".to_owned(), feed("tag_rfm", "高", "high")),
+        ]));
+        let selection = Selection::everything();
+        let ask = Ask::of_export(&selection, &mapping).unwrap();
+        assert_eq!(ask.properties, ["id_$basic_userId", "usr_gender", "tag_rfm"]);
+        let users = CdpUsers::new(selection, ask).with_values(values);
+        let row = unified(&users, SAMPLE);
+        assert_eq!((&row["gender"], &row["user_id"]), (&json!("male"), &json!("customer one")));
+        assert_eq!(
+            (&row["vendor_user_id"], &row["attributes"]),
+            (&json!("one"), &json!({"level": "high", "usr_age": 28}))
+        );
+        assert_eq!(row["identities"], json!({"gio_id": ["1"], "id_$basic_userId": ["C001"]}));
+        assert_eq!(unified(&users, &SAMPLE.replace('男', "女"))["gender"], "女");
     }
 
     /// Quirk 7.

@@ -10,7 +10,9 @@ use futures_util::{
 };
 use reqwest::{
     Response, StatusCode,
-    header::{ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE},
+    header::{
+        ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE,
+    },
 };
 use url::Url;
 
@@ -47,13 +49,13 @@ impl Resume {
         url: &Url,
         authorization: Option<HeaderValue>,
         response: &Response,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let header = |name| response.headers().get(name);
         let is_strong = |version: &&HeaderValue| version.as_bytes().starts_with(b"\"");
         if response.status() != StatusCode::OK || header(ACCEPT_RANGES)? != "bytes" {
             return None;
         }
-        Some(Self {
+        Some(Box::new(Self {
             http: http.clone(),
             exchanges: exchanges.clone(),
             action,
@@ -61,7 +63,7 @@ impl Resume {
             authorization,
             version: header(ETAG).filter(is_strong)?.clone(),
             length: response.content_length()?,
-        })
+        }))
     }
 
     /// Asks for everything from `start` on.
@@ -95,7 +97,7 @@ impl Resume {
 pub(super) fn body(
     response: Response,
     at: u64,
-    resume: Option<Resume>,
+    resume: Option<Box<Resume>>,
 ) -> BoxStream<'static, Result<Bytes, VendorError>> {
     let Some(resume) = resume else { return bytes(response) };
     let reading = Reading { resume, body: bytes(response), at, in_vain: 0 };
@@ -111,7 +113,7 @@ fn bytes(response: Response) -> BoxStream<'static, Result<Bytes, VendorError>> {
 }
 
 struct Reading {
-    resume: Resume,
+    resume: Box<Resume>,
     body: BoxStream<'static, Result<Bytes, VendorError>>,
     at: u64,
     in_vain: u32,

@@ -13,6 +13,7 @@ use super::{EXPORTED, ask::Ask};
 use crate::{
     exports::{
         fields::{Selection, UserColumn, Wanted},
+        mapping::ValueMaps,
         records::{BadRecord, Delimiter, Dialect, Emit, Framing, Member, Record, Records},
         rows::Row,
         user::UserRow,
@@ -71,12 +72,13 @@ impl Id {
 pub struct UserFiles {
     selection: Selection,
     ask: Ask,
+    values: ValueMaps,
     users: AtomicU64,
 }
 
 impl UserFiles {
-    pub const fn new(selection: Selection, ask: Ask) -> Self {
-        Self { selection, ask, users: AtomicU64::new(0) }
+    pub const fn new(selection: Selection, ask: Ask, values: ValueMaps) -> Self {
+        Self { selection, ask, values, users: AtomicU64::new(0) }
     }
 }
 
@@ -145,6 +147,7 @@ impl UserFile<'_> {
 
 impl Member for UserFile<'_> {
     fn unified(&mut self, record: Record<'_>, emit: &mut Emit<'_>) -> Result<(), BadRecord> {
+        let values = &self.files.values;
         let Some((header, cells)) = self.cells(record)? else { return Ok(()) };
         let mut row = UserRow::default();
         let known = |index: usize| cells.get(index).copied().filter(|cell| !cell.trim().is_empty());
@@ -153,13 +156,13 @@ impl Member for UserFile<'_> {
         {
             let Some(value) = index.and_then(known).map(|value| Cow::Borrowed(value.trim())) else { continue };
             row.identities.push((Cow::Borrowed(id.name()), vec![value.clone()]));
-            row.set(column, Some(value));
+            row.set(column, Some(values.text(column, value)));
         }
         for (column, index) in &header.columns {
-            row.set(*column, known(*index).map(Cow::Borrowed));
+            row.set(*column, known(*index).map(|cell| values.text(*column, Cow::Borrowed(cell))));
         }
         for (member, index) in &header.attributes {
-            row.attributes.push((Cow::Borrowed(member), value(known(*index))?));
+            row.attributes.push((Cow::Borrowed(member), values.attribute(member, value(known(*index))?)));
         }
         for index in &header.others {
             row.attributes.push((Cow::Borrowed(&header.names[*index]), value(known(*index))?));

@@ -1,14 +1,17 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::vendors::{growingio::statistics::COMMAS, scripted};
+use crate::{
+    exports::mapping::{ConnectionMapping, Feed},
+    vendors::{growingio::statistics::COMMAS, scripted},
+};
 
 fn files(fields: &[&str], mapping: &[(&str, &str)]) -> UserFiles {
     let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
     let mapping = mapping.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let selection = Selection::parse(&fields).unwrap();
     let ask = Ask::new(&selection, &mapping);
-    UserFiles::new(selection, ask)
+    UserFiles::new(selection, ask, ValueMaps::default())
 }
 
 /// Cuts and reads a file as the worker does.
@@ -83,6 +86,27 @@ fn the_mapping_feeds_columns_and_attributes() {
     assert_eq!((&row["user_id"], &row["gender"], &row["email"]), (&json!("7"), &json!("男"), &json!("a@example.test")));
     assert_eq!((&row["phone"], &row["activity"]), (&Value::Null, &json!({})));
     assert_eq!(row["attributes"], json!({"level": "高", "age": null}));
+}
+
+#[test]
+fn values_of_what_the_mapping_names_are_translated() {
+    let feed = |from: &str, theirs: &str, ours: &str| Feed {
+        from: from.into(),
+        values: [(theirs.to_owned(), ours.to_owned())].into(),
+    };
+    let (mapping, values) = ValueMaps::split(ConnectionMapping::from([
+        ("gender".to_owned(), feed("gender_key", "男", "male")),
+        ("user_id".to_owned(), feed("cs1", "7", "seven")),
+        ("attributes.level".to_owned(), feed("plan", "高", "high")),
+    ]));
+    let selection = Selection::everything();
+    let ask = Ask::new(&selection, &mapping);
+    let files = UserFiles::new(selection, ask, values);
+    let rows = unified(&files, EXPORTED, "登录用户ID,gender_key,plan\n7,男,高\n8,女,\n");
+    assert_eq!((&rows[0]["user_id"], &rows[0]["gender"]), (&json!("seven"), &json!("male")));
+    assert_eq!((&rows[0]["identities"], &rows[0]["attributes"]), (&json!({"cs1": ["7"]}), &json!({"level": "high"})));
+    assert_eq!((&rows[1]["user_id"], &rows[1]["gender"]), (&json!("8"), &json!("女")));
+    assert_eq!(rows[1]["attributes"], json!({"level": null}));
 }
 
 #[test]
