@@ -34,7 +34,7 @@ struct Upload {
 }
 
 #[derive(Default)]
-struct Shelf {
+struct Stock {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, Upload>,
     /// `PUT key`, in order, held up or not.
@@ -43,7 +43,7 @@ struct Shelf {
 }
 
 struct State {
-    shelf: Mutex<Shelf>,
+    stock: Mutex<Stock>,
     /// Writes to keys with this in them wait.
     held: watch::Sender<Option<String>>,
 }
@@ -55,8 +55,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    pub async fn start() -> Self {
-        let state = Arc::new(State { shelf: Mutex::default(), held: watch::Sender::new(None) });
+    pub fn start() -> Self {
+        let state = Arc::new(State { stock: Mutex::default(), held: watch::Sender::new(None) });
         let own = state.clone();
         let server = HttpServer::new(move || {
             App::new()
@@ -81,18 +81,18 @@ impl Bucket {
 
     /// Everything in the bucket.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        let shelf = self.state.shelf.lock().unwrap();
-        shelf.objects.iter().map(|(key, object)| (key.clone(), object.bytes.clone())).collect()
+        let stock = self.state.stock.lock().unwrap();
+        stock.objects.iter().map(|(key, object)| (key.clone(), object.bytes.clone())).collect()
     }
 
     /// How often something was written to a key that ends so.
     pub fn writes(&self, ending: &str) -> usize {
-        let shelf = self.state.shelf.lock().unwrap();
-        shelf.log.iter().filter(|line| line.starts_with("PUT ") && line.ends_with(ending)).count()
+        let stock = self.state.stock.lock().unwrap();
+        stock.log.iter().filter(|line| line.starts_with("PUT ") && line.ends_with(ending)).count()
     }
 
     pub fn unfinished_uploads(&self) -> usize {
-        self.state.shelf.lock().unwrap().uploads.len()
+        self.state.stock.lock().unwrap().uploads.len()
     }
 
     /// From now on writes to keys that hold `part` wait.
@@ -102,7 +102,7 @@ impl Bucket {
 
     /// Waits for the first write that is held up.
     pub async fn is_waited_for(&self) {
-        eventually("a write that is held up", async || (self.state.shelf.lock().unwrap().waiting > 0).then_some(()))
+        eventually("a write that is held up", async || (self.state.stock.lock().unwrap().waiting > 0).then_some(()))
             .await;
     }
 
@@ -128,10 +128,10 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<Arc<State>>) 
     let query: BTreeMap<String, String> =
         web::Query::<BTreeMap<String, String>>::from_query(request.query_string()).unwrap().into_inner();
     let method = request.method().clone();
-    state.shelf.lock().unwrap().log.push(format!("{method} {key}"));
+    state.stock.lock().unwrap().log.push(format!("{method} {key}"));
     let is_held = |held: &Option<String>| held.as_ref().is_some_and(|part| key.contains(part.as_str()));
     if method == Method::PUT && is_held(&state.held.borrow()) {
-        state.shelf.lock().unwrap().waiting += 1;
+        state.stock.lock().unwrap().waiting += 1;
         let mut held = state.held.subscribe();
         held.wait_for(|held| !is_held(held)).await.unwrap();
         return failed(500, "InternalError");
@@ -139,7 +139,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<Arc<State>>) 
     if method == Method::PUT && header("x-amz-checksum-sha256") != BASE64_STANDARD.encode(digest(&SHA256, &body)) {
         return failed(400, "BadDigest");
     }
-    let mut shelf = state.shelf.lock().unwrap();
+    let mut stock = state.stock.lock().unwrap();
     let kept = || {
         let names = request.headers().keys().map(ToString::to_string);
         let names = names.filter(|name| name == "content-type" || name.starts_with("x-amz-meta-"));
@@ -147,36 +147,36 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<Arc<State>>) 
     };
     match (method.as_str(), query.get("uploadId")) {
         ("PUT", None) => {
-            shelf.objects.insert(key.to_owned(), Object { bytes: body.to_vec(), headers: kept() });
+            stock.objects.insert(key.to_owned(), Object { bytes: body.to_vec(), headers: kept() });
             HttpResponse::Ok().insert_header(("etag", "\"1\"")).finish()
         }
         ("PUT", Some(id)) => {
-            let Some(upload) = shelf.uploads.get_mut(id) else { return failed(404, "NoSuchUpload") };
+            let Some(upload) = stock.uploads.get_mut(id) else { return failed(404, "NoSuchUpload") };
             upload.parts.insert(query["partNumber"].parse().unwrap(), body.to_vec());
             let checksum = ("x-amz-checksum-sha256", header("x-amz-checksum-sha256"));
             HttpResponse::Ok().insert_header(("etag", "\"1\"")).insert_header(checksum).finish()
         }
         ("POST", None) if query.contains_key("uploads") => {
-            let id = format!("upload-{}", shelf.log.len());
-            shelf.uploads.insert(id.clone(), Upload { key: key.to_owned(), headers: kept(), parts: BTreeMap::new() });
+            let id = format!("upload-{}", stock.log.len());
+            stock.uploads.insert(id.clone(), Upload { key: key.to_owned(), headers: kept(), parts: BTreeMap::new() });
             xml(&format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"))
         }
         ("POST", Some(id)) => {
-            let Some(upload) = shelf.uploads.remove(id) else { return failed(404, "NoSuchUpload") };
+            let Some(upload) = stock.uploads.remove(id) else { return failed(404, "NoSuchUpload") };
             let bytes = upload.parts.into_values().collect::<Vec<_>>().concat();
-            shelf.objects.insert(upload.key, Object { bytes, headers: upload.headers });
+            stock.objects.insert(upload.key, Object { bytes, headers: upload.headers });
             xml("<CompleteMultipartUploadResult><ETag>\"1\"</ETag></CompleteMultipartUploadResult>")
         }
         ("DELETE", None) => {
-            shelf.objects.remove(key);
+            stock.objects.remove(key);
             HttpResponse::NoContent().finish()
         }
         ("DELETE", Some(id)) => {
-            shelf.uploads.remove(id);
+            stock.uploads.remove(id);
             HttpResponse::NoContent().finish()
         }
         ("GET" | "HEAD", None) => {
-            let Some(object) = shelf.objects.get(key).cloned() else { return failed(404, "NoSuchKey") };
+            let Some(object) = stock.objects.get(key).cloned() else { return failed(404, "NoSuchKey") };
             let mut answer = HttpResponse::Ok();
             answer.insert_header(("etag", "\"1\"")).insert_header(("last-modified", "Fri, 20 Nov 2026 10:00:01 GMT"));
             for (name, value) in object.headers {

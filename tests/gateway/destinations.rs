@@ -180,7 +180,7 @@ async fn what_is_wrong_with_a_destination_is_pointed_at() {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_see_that_it_is_there_and_admins_where_and_nobody_its_secret() {
     let gateway = api().await;
-    let bucket = Bucket::start().await;
+    let bucket = Bucket::start();
     lake(&gateway, &bucket.destination("")).await;
     let token = gateway.token_for("crm", "growth", "exports:read connections:admin", &[]);
     let ask = async |method: Method, path: &str| {
@@ -213,7 +213,7 @@ async fn callers_see_that_it_is_there_and_admins_where_and_nobody_its_secret() {
 async fn a_check_writes_reads_and_deletes() {
     let gateway = api().await;
     let check = async || gateway.post(&format!("{PATH}/check"), &json!({})).await.json();
-    let bucket = Bucket::start().await;
+    let bucket = Bucket::start();
     lake(&gateway, &bucket.destination("below")).await;
     let checked = check().await;
     assert_eq!(checked["health"], "healthy", "{checked:#}");
@@ -331,7 +331,7 @@ async fn every_format_is_delivered_as_it_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_gets_digests_media_types_and_locations() {
     let gateway = gateway().await;
-    let (bucket, account) = (Bucket::start().await, gateway.connect("braze").await);
+    let (bucket, account) = (Bucket::start(), gateway.connect("braze").await);
     lake(&gateway, &bucket.destination("at/braze")).await;
     let export = gateway.run(&two_files(account.name)).await;
     let found = bucket.objects().into_iter();
@@ -345,7 +345,7 @@ async fn a_bucket_gets_digests_media_types_and_locations() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_larger_than_a_part_are_uploaded_in_parts_with_checksums() {
     let gateway = api().await;
-    let bucket = Bucket::start().await;
+    let bucket = Bucket::start();
     lake(&gateway, &bucket.destination("large")).await;
     let own = &gateway.running.as_ref().unwrap().gateway;
     let bytes: Vec<u8> = (0..20 << 20).map(|n: u32| u8::try_from(n % 251).unwrap()).collect();
@@ -410,7 +410,7 @@ async fn a_newer_delivery_to_the_same_folder_replaces_the_older_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_delivery_to_the_same_folder_waits_for_the_first() {
     let gateway = gateway().await;
-    let (bucket, account) = (Bucket::start().await, gateway.connect("braze").await);
+    let (bucket, account) = (Bucket::start(), gateway.connect("braze").await);
     lake(&gateway, &bucket.destination("")).await;
     let body = to_lake(TestGateway::everybody(&account), Some("latest"));
     bucket.hold(".ndjson");
@@ -456,7 +456,7 @@ async fn a_destination_that_stays_away_fails_the_export_and_one_that_comes_back_
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_show_in_the_destinations_health_and_can_be_renewed_meanwhile() {
     let gateway = gateway().await;
-    let (bucket, account) = (Bucket::start().await, gateway.connect("braze").await);
+    let (bucket, account) = (Bucket::start(), gateway.connect("braze").await);
     let mut body = bucket.destination("");
     body["credentials"]["access_key_id"] = json!("revoked");
     lake(&gateway, &body).await;
@@ -473,7 +473,7 @@ async fn refused_credentials_show_in_the_destinations_health_and_can_be_renewed_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_can_be_cancelled_and_ends_at_the_deadline() {
     let gateway = gateway().await;
-    let (bucket, account) = (Bucket::start().await, gateway.connect("braze").await);
+    let (bucket, account) = (Bucket::start(), gateway.connect("braze").await);
     lake(&gateway, &bucket.destination("")).await;
     bucket.hold("_manifest");
     let mut body = to_lake(TestGateway::everybody(&account), None);
@@ -498,7 +498,7 @@ async fn a_delivery_can_be_cancelled_and_ends_at_the_deadline() {
 /// Kills the worker while it waits for the bucket to take `held`; another one goes on where it stopped.
 async fn killed_before(held: &str, whole_before: usize) {
     let gateway = api().await;
-    let (bucket, account) = (Bucket::start().await, gateway.connect("braze").await);
+    let (bucket, account) = (Bucket::start(), gateway.connect("braze").await);
     lake(&gateway, &bucket.destination("")).await;
     bucket.hold(held);
     let export = gateway.submit(&two_files(account.name)).await;
@@ -533,7 +533,7 @@ async fn killed_between_the_last_file_and_the_manifest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_the_manifest_and_the_success() {
     let mut gateway = api().await;
-    let (bucket, account) = (Bucket::start().await, gateway.connect("braze").await);
+    let (bucket, account) = (Bucket::start(), gateway.connect("braze").await);
     lake(&gateway, &bucket.destination("")).await;
     let export = gateway.submit(&two_files(account.name)).await;
     // The success cannot be written.
