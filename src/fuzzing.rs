@@ -34,7 +34,9 @@ mod tests {
         for (name, target) in TARGETS {
             let seeds = seeds(name);
             assert!(!seeds.is_empty(), "{name}");
-            seeds.iter().for_each(|seed| target(seed));
+            for seed in &seeds {
+                target(seed);
+            }
         }
     }
 

@@ -224,15 +224,12 @@ pub fn raw_lines(data: &[u8]) {
         }
         offset += line.len() as u64 + 1;
     }
-    match cut {
-        Ok(()) => {
-            assert_eq!(joined, data, "every byte is in a block");
-            assert_eq!(records, expected, "every line is a record");
-            assert!(records.iter().all(|(_, _, line)| line.len() <= limits.max_record_bytes), "a long line came out");
-        }
-        Err(_) => {
-            assert!(has_long, "only a long line is refused");
-            assert!(expected.starts_with(&records), "what came before it are lines");
-        }
+    if let Ok(()) = cut {
+        assert_eq!(joined, data, "every byte is in a block");
+        assert_eq!(records, expected, "every line is a record");
+        assert!(records.iter().all(|(_, _, line)| line.len() <= limits.max_record_bytes), "a long line came out");
+    } else {
+        assert!(has_long, "only a long line is refused");
+        assert!(expected.starts_with(&records), "what came before it are lines");
     }
 }

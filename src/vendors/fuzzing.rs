@@ -53,6 +53,7 @@ fn readings() -> &'static [Reading] {
                     settings: demo.body["settings"].clone(),
                     credentials: credentials(&demo.body["credentials"]),
                     mapping: super::Mapping::default(),
+                    values: crate::exports::mapping::ValueMaps::default(),
                     http: http.clone(),
                     shared: Arc::new(Alone),
                 };

@@ -246,25 +246,27 @@ fn a_bomb_that_lies_about_its_size_ends_at_the_size_it_claims() {
     assert_eq!(refused(&bomb, &Limits::default()).code, Code::VendorMalformedData);
 }
 
-#[test]
-fn a_gzip_bomb_ends_soon_after_the_ratio_is_judged() {
-    let bomb = gzip(&vec![0; 16 << 20]);
-    struct Count(u64);
-    impl Visitor for Count {
-        fn packed(&mut self, _: PackedMember) -> Result<(), Error> {
-            unreachable!("gzip has no members of that kind")
-        }
+/// Counts what comes out.
+struct Count(u64);
+impl Visitor for Count {
+    fn packed(&mut self, _: PackedMember) -> Result<(), Error> {
+        unreachable!("gzip has no members of that kind")
+    }
 
-        fn unpacked(&mut self, place: Place, bytes: &mut dyn Read) -> Result<(), Error> {
-            let mut buffer = [0; 4096];
-            loop {
-                match bytes.read(&mut buffer).map_err(|error| reading(place, error))? {
-                    0 => return Ok(()),
-                    read => self.0 += read as u64,
-                }
+    fn unpacked(&mut self, place: Place, bytes: &mut dyn Read) -> Result<(), Error> {
+        let mut buffer = [0; 4096];
+        loop {
+            match bytes.read(&mut buffer).map_err(|error| reading(place, error))? {
+                0 => return Ok(()),
+                read => self.0 += read as u64,
             }
         }
     }
+}
+
+#[test]
+fn a_gzip_bomb_ends_soon_after_the_ratio_is_judged() {
+    let bomb = gzip(&vec![0; 16 << 20]);
     let (limits, totals) =
         (Limits { ratio_floor_bytes: 1 << 20, max_ratio: 10, ..Limits::default() }, Totals::default());
     let unpacker =

@@ -487,7 +487,9 @@ proptest! {
                 Format::Csv => {
                     let mut expected = expected.clone();
                     if case.columns.len() == 1 {
-                        expected.iter_mut().for_each(|row| row[0] = Some(row[0].take().unwrap_or_default()));
+                        for row in &mut expected {
+                            row[0] = Some(row[0].take().unwrap_or_default());
+                        }
                     }
                     prop_assert_eq!(csv_rows(&unpacked(&bytes, compression), &case), expected);
                 }

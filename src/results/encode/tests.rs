@@ -41,7 +41,9 @@ pub(super) fn file(encoding: &Encoding, rows: &[Row<'_>], batch: usize) -> Vec<u
     let mut buffer = encoding.buffer();
     let mut file = encoding.file(Vec::new()).unwrap();
     for rows in rows.chunks(batch) {
-        rows.iter().for_each(|row| buffer.push(row).unwrap());
+        for row in rows {
+            buffer.push(row).unwrap();
+        }
         let taken = buffer.take().unwrap();
         assert_eq!(taken.records, rows.len() as u64);
         assert!(buffer.is_empty());
@@ -363,7 +365,9 @@ fn the_bytes_of_a_file_are_counted() {
         let encoding = users(output(format, compression), &["user_id"]);
         let mut buffer = encoding.buffer();
         let mut file = encoding.file(Vec::new()).unwrap();
-        rows.iter().for_each(|row| buffer.push(row).unwrap());
+        for row in &rows {
+            buffer.push(row).unwrap();
+        }
         file.write(buffer.take().unwrap()).unwrap();
         let counted = file.bytes();
         let real = file.finish().unwrap().len() as u64;
@@ -375,9 +379,9 @@ fn the_bytes_of_a_file_are_counted() {
 fn parquet_has_types_and_closes_row_groups_as_they_fill() {
     use ::parquet::file::reader::{FileReader, SerializedFileReader};
     let blob = |index: u64| -> String {
-        (0..40_u64)
-            .map(|part| format!("{:016x}", (index * 41 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-            .collect()
+        (0..40_u64).fold(String::new(), |text, part| {
+            text + &format!("{:016x}", (index * 41 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        })
     };
     let texts: Vec<_> = (0..4_000).map(|index| blob(index).repeat(10)).collect();
     let rows: Vec<_> = texts
