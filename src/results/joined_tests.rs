@@ -69,7 +69,7 @@ async fn a_header_longer_than_one_look_is_found() {
     let text = format!("{}\n1\n", "x".repeat(40_000));
     let piece = put(&storage, "a", text.as_bytes(), None).await;
     assert_eq!(header_bytes(&storage, &piece).await.unwrap(), 40_001);
-    let piece = put(&storage, "b", &[b'x'; 20_000], None).await;
+    let piece = put(&storage, "b", &vec![b'x'; 20_000], None).await;
     assert_eq!(header_bytes(&storage, &piece).await.unwrap(), 20_000);
 }
 
@@ -92,7 +92,7 @@ async fn what_is_packed_on_the_way_unpacks_to_the_same() {
 #[tokio::test]
 async fn cut_or_broken_data_is_an_error_and_no_end() {
     let (_folder, storage) = storage();
-    let text: String = (0..20_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    let text: String = (0..20_000).fold(String::new(), |text, n| text + &format!("{{\"n\":{n}}}\n"));
     for packing in [Packing::Gzip, Packing::Zstd] {
         let whole = put(&storage, "whole", text.as_bytes(), Some(packing)).await;
         let bytes = all(storage.read("whole", None).await.unwrap()).await.unwrap();
