@@ -167,11 +167,16 @@ impl Run {
 
     /// Runs an export of everybody, with every column, to its end.
     async fn export(&self, format: &str) -> anyhow::Result<Value> {
+        // In order, so that each record meets its person; in one file, so that it can be one file of the peer's.
+        let output = match format {
+            "raw" => json!({ "format": format }),
+            _ => json!({ "format": format, "ordered": true, "single_file": true }),
+        };
         let body = json!({
             "connection": self.account.name,
             "dataset": "audience_members",
             "parameters": { "audience": self.account.audience },
-            "output": { "format": format },
+            "output": output,
         });
         let mut export = self.call(Method::POST, "/v1/exports", Some(&body)).await?;
         let path = path_of(&export)?;

@@ -14,6 +14,7 @@ use crate::{
     },
     ids::{ExportId, FileId},
     results::{
+        convert::is_rejected,
         joined::{self, Segment},
         storage::{Chunks, export_prefix},
     },
@@ -22,8 +23,6 @@ use crate::{
 
 pub use crate::results::joined::{Packing, Piece};
 
-/// The file of records that were left out. It is in the manifest and no part of the data.
-const REJECTED: &str = "rejected.ndjson";
 /// How many results one sweep removes.
 const SWEEP_BATCH: i64 = 100;
 
@@ -57,7 +56,8 @@ pub async fn get_data(gateway: &Gateway, caller: &Caller, id: ExportId) -> Resul
     let export = exports::read(gateway, caller, id).await?;
     require_available(&export)?;
     let mut files = store::files::of_exports(&gateway.db, &[id]).await?;
-    files.retain(|file| file.name != REJECTED);
+    // Lists of records that were left out are in the manifest and no part of the data.
+    files.retain(|file| !is_rejected(&file.name));
     let format = export.output.format;
     match (format, files.len()) {
         (Format::Ndjson | Format::Csv, _) | (_, 1) => Ok(Data { dataset: export.dataset, format, files }),

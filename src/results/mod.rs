@@ -1,7 +1,7 @@
 //! Vendor files in, result files out, streamed: nothing here holds a whole file in memory.
-//! A vendor file is received to a nameless temporary file ([`spool`]), its members are unpacked under limits
-//! ([`archive`]) and cut into records ([`cut`]), which are converted and hashed on the way ([`convert`](mod@convert)) to the object store
-//! ([`storage`]). Start at [`convert::convert`].
+//! A vendor file is received ([`receive`]), its members are unpacked under limits ([`archive`]) and cut into records
+//! ([`cut`]), whose rows are encoded ([`encode`]) and hashed on the way to the object store ([`storage`]), all at the same
+//! time. Start at [`convert::convert`].
 
 pub mod archive;
 pub mod convert;

@@ -406,7 +406,7 @@ async fn a_large_result_is_several_files_unless_one_is_asked_for() {
 
 #[tokio::test]
 async fn bad_records_are_left_out_when_asked_for_and_listed_without_their_content() {
-    let members = zip(&[b"{\"id\":\"1\"}\nsecret\n{\"id\":\"2\"}\n{\"secret".to_vec(), b"[]\n".to_vec()]);
+    let members = zip(&[b"{\"id\":\"1\"}\nsecret\n{\"id\":\"2\"}\n{\"secret".to_vec(), b"no\n".to_vec()]);
     let skip = Output { on_bad_record: OnBadRecord::Skip, ..vendor() };
     let results = run(&[b"{\"id\":\"0\"}", &members], conversion(skip)).await.unwrap();
     let [(file, bytes), (rejected, list)] = &results[..] else { panic!("two files: {}", results.len()) };

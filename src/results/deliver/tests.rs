@@ -135,7 +135,7 @@ impl Scene {
         let manifest = Manifest {
             export,
             connection: "growth-braze".into(),
-            vendor: "braze".into(),
+            vendor: "acme".into(),
             dataset: "audience_members".into(),
             schema: Some("user.v1".into()),
             format: "ndjson".into(),

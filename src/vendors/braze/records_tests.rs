@@ -147,11 +147,11 @@ fn times_come_as_rfc_3339_and_what_cannot_be_read_is_kept_aside() {
         assert_eq!(unified(&users(&["created_at", "activity"], &[]), &record), expected);
     }
     for (text, expected) in [
-        ("1980-12-21", "1980-12-21"),
-        ("1980-12-21T23:00:00-08:00", "1980-12-21"),
-        ("1980-13-21", "1980-13-21"),
-        ("21.12.1980", "21.12.1980"),
-        ("1980-12-é", "1980-12-é"),
+        ("1980-12-21", json!("1980-12-21")),
+        ("1980-12-21T23:00:00-08:00", json!("1980-12-21")),
+        ("1980-13-21", Value::Null),
+        ("21.12.1980", Value::Null),
+        ("1980-12-é", Value::Null),
     ] {
         let record = json!({ "dob": text }).to_string();
         assert_eq!(unified(&users(&["birth_date"], &[]), &record), json!({ "birth_date": expected }).to_string());
@@ -193,7 +193,8 @@ fn values_are_looked_up_as_braze_wrote_them_and_a_field_may_be_mapped_onto_its_o
     assert_eq!((&row["gender"], &row["birth_date"]), (&json!("female"), &json!("2000-01-01")));
     assert_eq!((&row["attributes"], &row["activity"]), (&json!({"tier": "gold", "gender": "F"}), &json!({})));
     let row = read(r#"{"gender":"O","dob":"?","custom_attributes":{"tier":4}}"#);
-    assert_eq!((&row["gender"], &row["birth_date"]), (&json!("O"), &json!("none")));
+    assert_eq!((&row["gender"], &row["birth_date"]), (&json!("O"), &Value::Null));
+    assert_eq!(row["activity"], json!({"birth_date": "none"}));
     assert_eq!(row["attributes"], json!({"tier": 4}));
     assert_eq!(vendor(&users, r#"{"gender":"F"}"#), json!({"gender": "F"}));
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, TimeDelta};
 use serde_json::{
     Value,
     value::{RawValue, to_raw_value},
@@ -21,6 +21,9 @@ use crate::{
         object::{self, Members, text},
     },
 };
+
+/// Beijing is so far ahead of UTC, all year.
+const BEIJING_HOURS: i64 = 8;
 
 /// What a list is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +136,14 @@ impl Items {
     }
 }
 
-/// Dates stay as they are; a full time is shown in UTC.
+/// A day is one of GrowingIO's clock, which is Beijing's, and stands for its beginning; all is shown in UTC.
 fn time(text: Cow<'_, str>) -> Cow<'_, str> {
-    let utc = |time: DateTime<chrono::FixedOffset>| time.to_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true);
-    match DateTime::parse_from_rfc3339(&text) {
-        Ok(time) => Cow::Owned(utc(time)),
-        Err(_) => text,
-    }
+    let beginning = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc() - TimeDelta::hours(BEIJING_HOURS);
+    let time = match DateTime::parse_from_rfc3339(&text) {
+        Ok(time) => Some(time.to_utc()),
+        Err(_) => text.parse().ok().map(beginning),
+    };
+    time.map_or(text, |time| Cow::Owned(time.to_rfc3339_opts(SecondsFormat::AutoSi, true)))
 }
 
 /// A whole number, also where it is written as `1000.0`.

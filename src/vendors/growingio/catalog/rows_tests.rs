@@ -49,7 +49,7 @@ fn row(id: &str, kind: &str, name: &str, more: &Value) -> Value {
 #[test]
 fn the_documented_segment() {
     let item = json!({"id": "S", "name": "高活跃", "userType": "cs1", "userNum": 1230, "updatedAt": "2016-08-03"});
-    let more = json!({"size": 1230, "vendor": {"userType": "cs1", "updated_at": "2016-08-03"}});
+    let more = json!({"size": 1230, "updated_at": "2016-08-02T16:00:00Z", "vendor": {"userType": "cs1"}});
     assert_eq!(unified(&Items::Segments, &Value::Null, &item).unwrap(), row("S", "segment", "高活跃", &more));
     for (size, expected) in [(json!("12"), json!(12)), (json!(1000.0), json!(1000)), (json!("many"), Value::Null)] {
         let item = json!({"id": 7, "name": "x", "userNum": size});
@@ -62,9 +62,8 @@ fn the_documented_segment() {
 fn the_documented_dashboard() {
     let item = json!({"id": "D", "name": "看板", "type": "realtimeV2", "createdAt": "2019-01-01",
         "updatedAt": "2019-01-02T08:00:00+08:00", "scope": "user", "updater": "a", "creator": "b"});
-    let vendor =
-        json!({"type": "realtimeV2", "scope": "user", "updater": "a", "creator": "b", "created_at": "2019-01-01"});
-    let more = json!({"updated_at": "2019-01-02T00:00:00Z", "vendor": vendor});
+    let vendor = json!({"type": "realtimeV2", "scope": "user", "updater": "a", "creator": "b"});
+    let more = json!({"created_at": "2018-12-31T16:00:00Z", "updated_at": "2019-01-02T00:00:00Z", "vendor": vendor});
     assert_eq!(unified(&Items::Dashboards, &Value::Null, &item).unwrap(), row("D", "dashboard", "看板", &more));
 }
 

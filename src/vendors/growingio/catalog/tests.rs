@@ -113,7 +113,7 @@ async fn a_catalog_shows_the_rows_of_the_export() {
     assert_eq!(
         segments[0],
         json!({"id": "S1", "kind": "segment", "name": "高活跃", "description": null, "size": 1230,
-        "status": null, "created_at": null, "updated_at": "2016-08-03", "vendor": {"userType": "u"}})
+        "status": null, "created_at": null, "updated_at": "2016-08-02T16:00:00Z", "vendor": {"userType": "u"}})
     );
     assert_eq!(segments[1]["id"], "S2");
     let charts = shown(CatalogKind::Dashboards, Some("D1"), 200, DASHBOARD).await.unwrap();

@@ -1,6 +1,7 @@
 //! Dashboards with their charts, and the rules that elements are tagged by.
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -54,8 +55,15 @@ pub fn dashboards_v1() -> Vec<Value> {
 fn dashboard_v1([id, kind, name]: &[&str; 3], created: &Value, updated: &Value, vendor: &Value) -> Value {
     json!({
         "id": id, "kind": kind, "name": name, "description": null, "size": null, "status": null,
-        "created_at": created, "updated_at": updated, "vendor": vendor,
+        "created_at": beginning(created), "updated_at": beginning(updated), "vendor": vendor,
     })
+}
+
+/// When a day of Beijing begins; null stays null.
+pub fn beginning(day: &Value) -> Value {
+    let Some(day) = day.as_str() else { return Value::Null };
+    let midnight = DateTime::parse_from_rfc3339(&format!("{day}T00:00:00+08:00"));
+    midnight.map_or(Value::Null, |time| time.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true).into())
 }
 
 /// `GET /projects/{project}/dashboards/{id}.json`.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     NAME,
     access::{Call, Refusal, either},
+    catalog::beginning,
     users::{Separator, UserType, Users, VARIABLES},
 };
 use crate::vendors::sandbox::{Audience, World, people::Person};
@@ -66,7 +67,7 @@ pub fn audience_v1(world: &World, audience: Audience) -> Value {
         "size": item["userNum"],
         "status": null,
         "created_at": null,
-        "updated_at": item["updatedAt"],
+        "updated_at": beginning(&item["updatedAt"]),
         "vendor": {"userType": item["userType"]},
     })
 }
