@@ -14,7 +14,7 @@ use headgate::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Setup, TestGateway, gateway, parse_lines};
+use crate::support::{Setup, TestGateway, eventually, gateway, parse_lines};
 
 /// Records by the vendor's id of the user: no vendor promises an order.
 pub fn by_vendor_user_id(records: Vec<Value>) -> BTreeMap<String, Value> {
@@ -310,9 +310,11 @@ async fn an_export_can_be_cancelled_while_the_vendor_drips() {
         let Some((_, fault)) = case.dataset.troubles.iter().find(|(trouble, _)| *trouble == Trouble::Slow) else {
             return;
         };
-        case.gateway.faults(&[fault]).await;
+        case.gateway.faults(&[&format!("{fault}=50")]).await;
+        let left = || format!("{:?}", case.gateway.sandbox.world().faults());
+        let all = left();
         let export = case.gateway.submit(&case.usual()).await;
-        case.gateway.seen(&export, |export| export["state"] == "running").await;
+        eventually("an answer that drips", async || (left() != all).then_some(())).await;
         let path = format!("/v1/exports/{}/cancel", export["id"].as_str().unwrap());
         let answer = case.gateway.post(&path, &json!({})).await;
         assert!(answer.status.is_success(), "{}: {answer:?}", case.name());

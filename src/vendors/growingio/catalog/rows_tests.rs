@@ -77,9 +77,8 @@ fn the_creator_of_a_chart_is_spelled_in_two_ways() {
         if let Some(kind) = kind {
             item["resource_type"] = json!(kind);
         }
-        let vendor =
-            json!({"creator": "王芳", "dashboard_id": "D", "dashboard_name": "看板", "created_at": "2019-10-22"});
-        let more = json!({"vendor": vendor});
+        let vendor = json!({"creator": "王芳", "dashboard_id": "D", "dashboard_name": "看板"});
+        let more = json!({"created_at": "2019-10-21T16:00:00Z", "vendor": vendor});
         assert_eq!(unified(&items, &head, &item).unwrap(), row("C", kind.unwrap_or("chart"), "图", &more));
     }
     let bare = unified(&items, &json!({}), &json!({"id": "C"})).unwrap();
