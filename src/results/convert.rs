@@ -1,6 +1,6 @@
 //! From vendor files to stored result files, as they come. A thread reads and unpacks ([`read`]), others turn records
 //! into rows and rows into batches ([`work`]), one more writes the batches to result files, hashes these and cuts them
-//! at their target size ([`write`]); from there they go to the object store. Between the stages are short queues, so
+//! at their target size ([`write`](mod@write)); from there they go to the object store. Between the stages are short queues, so
 //! memory stays flat and the slowest stage sets the pace for all, up to the vendor's socket.
 //!
 //! Memory is a few MiB for each core. Records near the limit of 16 MiB cost several times their size on top, because a

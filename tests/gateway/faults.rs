@@ -73,7 +73,7 @@ const BRAZE: &[Case] = &[
     case("braze.segment.lost_answer=1", Right, 2, &[("submit", 201, 1)], "broke"),
     case("braze.segment.slow=1", Right, 1, &[("submit", 201, 1)], "accepted"),
     case("braze.file.cut=2", Right, 1, &[("download", 200, 1), ("download", 206, 1)], "broke off"),
-    case("braze.file.truncated", Failed("vendor_malformed_data"), 1, &[("download", 200, 3)], "archive"),
+    case("braze.file.truncated", Failed("vendor_malformed_data"), 1, &[("download", 200, 3)], "cut short"),
     case("braze.file.drip", Failed("deadline_exceeded"), 1, &[("download", 200, 1)], "deadline").within("PT2S"),
     case("braze.file.expired", Failed("vendor_link_expired"), 1, &[("download", 403, 1)], "no longer works"),
     case("braze.file.not_found=2", Right, 1, &[("poll", 404, 2)], "not ready yet"),
