@@ -153,7 +153,7 @@ fn columns(case: &Case<'_>) -> Vec<&'static Column> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dataset_is_equal_rows_in_every_format() {
     over_all(
-        || Setup::default().people(40),
+        || Setup::default().people(20),
         async |case: Case<'_>| {
             let folder = tempfile::tempdir().unwrap();
             let mut all = Vec::new();
@@ -174,7 +174,7 @@ async fn every_dataset_is_equal_rows_in_every_format() {
 #[tokio::test(flavor = "multi_thread")]
 async fn packing_order_and_number_of_files_change_no_row() {
     over_all(
-        || Setup::default().people(500),
+        || Setup::default().people(100),
         async |case: Case<'_>| {
             if !matches!(case.dataset.dataset, Dataset::AudienceMembers | Dataset::RawEvents) {
                 return;
