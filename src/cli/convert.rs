@@ -26,7 +26,7 @@ use crate::{
     results::{
         Limits, Meter,
         convert::{self, Conversion, Heading, Piece},
-        receive::{self, Inputs, Received},
+        receive::{self, Received},
     },
     vendors::{Account, Vendor, VendorSpec, http::Http, registry, shared::Alone},
 };
@@ -204,7 +204,7 @@ async fn convert(
     let (sender, pieces) = mpsc::channel(PIECES_WAITING);
     let meter = Meter::default();
     let counts = meter.clone();
-    let produced = tokio::task::spawn_blocking(move || produce(inputs, &conversion, &counts, &sender));
+    let produced = tokio::task::spawn_blocking(move || convert::produce(inputs, &conversion, &counts, &sender));
     let written = tokio::task::spawn_blocking(move || place.write(pieces));
     for bytes in files {
         let received = Received { bytes, extension: "bin".into(), tag: tag.clone().into() };
@@ -226,15 +226,6 @@ async fn convert(
         names.join(", ")
     );
     Ok(())
-}
-
-fn produce(
-    inputs: Inputs,
-    conversion: &Conversion,
-    meter: &Meter,
-    pieces: &mpsc::Sender<Piece>,
-) -> Result<(), crate::results::Error> {
-    convert::produce(inputs, conversion, meter, pieces)
 }
 
 /// Where results are written.
