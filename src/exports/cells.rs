@@ -52,6 +52,10 @@ pub trait Cells {
     fn integer(&mut self, key: Key, value: Option<i64>);
     /// `write` appends the object's JSON text, on one line.
     fn object(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>));
+    /// An object that is JSON text already, on one line.
+    fn object_text(&mut self, key: Key, json: &str) {
+        self.object(key, |out| out.extend_from_slice(json.as_bytes()));
+    }
 }
 
 impl Row<'_> {
@@ -100,7 +104,12 @@ fn event<'r>(row: &'r EventRow<'_>, cells: &mut impl Cells, strays: &mut Strays<
     cells.text(key!("user_id"), row.user_id.as_deref());
     cells.text(key!("visitor_id"), row.visitor_id.as_deref());
     cells.text(key!("session_id"), row.session_id.as_deref());
-    cells.object(key!("properties"), |out| members(out, &row.properties.0, Wanted::Whole, strays));
+    let (key, properties) = (key!("properties"), &row.properties.0);
+    if strays.count == 0 {
+        cells.object_text(key, properties);
+    } else {
+        cells.object(key, |out| with_strays(out, properties, strays));
+    }
 }
 
 fn metric<'r>(row: &'r MetricRow<'_>, cells: &mut impl Cells, strays: &mut Strays<'r>) {
@@ -184,16 +193,37 @@ fn members<V: Value>(out: &mut Vec<u8>, members: &[(Cow<'_, str>, V)], wanted: W
         }
     }
     for (column, text) in strays.texts.iter().flatten() {
-        let mut free = Cow::Borrowed(*column);
-        while members.iter().any(|(known, _)| *known == free) {
-            free.to_mut().push_str("_as_given");
-        }
+        let free = free_name(column, |name| members.iter().any(|(known, _)| known == name));
         if wants(&free) {
             name(out, &free);
             json::string(out, text);
         }
     }
     out.push(b'}');
+}
+
+/// As [`members`], of an object that is text already.
+fn with_strays(out: &mut Vec<u8>, object: &str, strays: &Strays<'_>) {
+    let known: serde_json::Map<String, serde_json::Value> = serde_json::from_str(object).unwrap_or_default();
+    out.extend_from_slice(object.strip_suffix('}').unwrap_or("{").as_bytes());
+    for (column, text) in strays.texts.iter().flatten() {
+        if !out.ends_with(b"{") {
+            out.push(b',');
+        }
+        json::string(out, &free_name(column, |name| known.contains_key(name)));
+        out.push(b':');
+        json::string(out, text);
+    }
+    out.push(b'}');
+}
+
+/// The column's name, or one made of it that no member has.
+fn free_name(column: &'static str, is_taken: impl Fn(&str) -> bool) -> Cow<'static, str> {
+    let mut free = Cow::Borrowed(column);
+    while is_taken(&free) {
+        free.to_mut().push_str("_as_given");
+    }
+    free
 }
 
 /// What a member of an object column can be.

@@ -1,17 +1,36 @@
 //! Writing JSON text straight into a buffer, as serde_json would write it: no tree, no allocation for a value.
 
+/// What JSON text can be appended to.
+pub trait Sink {
+    fn text(&mut self, text: &str);
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn text(&mut self, text: &str) {
+        self.extend_from_slice(text.as_bytes());
+    }
+}
+
+impl Sink for String {
+    #[inline]
+    fn text(&mut self, text: &str) {
+        self.push_str(text);
+    }
+}
+
 /// Appends `text` as a JSON string.
-pub fn string(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = find(rest, is_escaped, escaped_in) {
-        out.extend_from_slice(&rest[..at]);
-        escape(out, rest[at]);
+pub fn string(out: &mut impl Sink, text: &str) {
+    out.text("\"");
+    let mut rest = text;
+    while let Some(at) = find(rest.as_bytes(), is_escaped, escaped_in) {
+        out.text(&rest[..at]);
+        escape(out, rest.as_bytes()[at]);
+        // Whatever is escaped is one byte.
         rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
+    out.text(rest);
+    out.text("\"");
 }
 
 /// Appends JSON text that was read from somewhere, without its line ends: outside of strings they mean nothing, and
@@ -26,23 +45,23 @@ pub fn one_line(out: &mut Vec<u8>, json: &str) {
     out.extend_from_slice(rest);
 }
 
-fn escape(out: &mut Vec<u8>, byte: u8) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let letter = match byte {
-        b'"' | b'\\' => byte,
-        0x08 => b'b',
-        b'\t' => b't',
-        b'\n' => b'n',
-        0x0c => b'f',
-        b'\r' => b'r',
+fn escape(out: &mut impl Sink, byte: u8) {
+    const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];
+    let text = match byte {
+        b'"' => "\\\"",
+        b'\\' => "\\\\",
+        0x08 => "\\b",
+        b'\t' => "\\t",
+        b'\n' => "\\n",
+        0x0c => "\\f",
+        b'\r' => "\\r",
         _ => {
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-            return;
+            out.text("\\u00");
+            out.text(HEX[usize::from(byte >> 4)]);
+            HEX[usize::from(byte & 15)]
         }
     };
-    out.extend_from_slice(&[b'\\', letter]);
+    out.text(text);
 }
 
 const fn is_escaped(byte: u8) -> bool {
@@ -57,17 +76,19 @@ const fn escaped_in(word: u64) -> u64 {
 /// highest bit of the first of them.
 #[inline]
 pub(crate) fn find(bytes: &[u8], is_one: impl Fn(u8) -> bool, in_word: impl Fn(u64) -> u64) -> Option<usize> {
-    let mut words = bytes.chunks_exact(8);
-    let mut at = 0;
-    for word in &mut words {
-        let found =
-            in_word(u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]));
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let found = in_word(u64::from_le_bytes(*word));
         if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
+            return Some(number * 8 + found.trailing_zeros() as usize / 8);
         }
-        at += 8;
     }
-    words.remainder().iter().position(|byte| is_one(*byte)).map(|tail| at + tail)
+    // The last word of a text, with what was searched already: cheaper than up to seven single bytes.
+    if let Some(last) = bytes.last_chunk::<8>() {
+        let found = in_word(u64::from_le_bytes(*last));
+        return (found != 0).then(|| bytes.len() - 8 + found.trailing_zeros() as usize / 8);
+    }
+    rest.iter().position(|byte| is_one(*byte))
 }
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);

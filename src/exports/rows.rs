@@ -108,6 +108,16 @@ impl Serialize for Object<'_> {
     }
 }
 
+/// An object column that is JSON text already: on one line, its names do not repeat.
+#[derive(Debug, Clone)]
+pub struct ObjectText<'a>(pub Cow<'a, str>);
+
+impl Default for ObjectText<'_> {
+    fn default() -> Self {
+        Self(Cow::Borrowed("{}"))
+    }
+}
+
 /// A record of `event.v1`.
 #[derive(Debug, Clone, Default)]
 pub struct EventRow<'a> {
@@ -117,7 +127,7 @@ pub struct EventRow<'a> {
     pub user_id: Option<Cow<'a, str>>,
     pub visitor_id: Option<Cow<'a, str>>,
     pub session_id: Option<Cow<'a, str>>,
-    pub properties: Object<'a>,
+    pub properties: ObjectText<'a>,
 }
 
 /// A record of `metric.v1`.

@@ -13,7 +13,7 @@ use crate::exports::{
     parameters::Interval,
     records::{BadRecord, LineRecords},
     request::{Compression, Dataset, Format, Output, RecordSchema},
-    rows::{CatalogRow, Cell, EventRow, MetricRow, Object, Row, SuppressionRow},
+    rows::{CatalogRow, Cell, EventRow, MetricRow, Object, ObjectText, Row, SuppressionRow},
     schema,
     user::UserRow,
 };
@@ -171,7 +171,7 @@ struct Event<'a> {
     #[serde(borrow)]
     session_id: Maybe<'a>,
     #[serde(borrow)]
-    properties: Free<'a>,
+    properties: &'a RawValue,
 }
 
 impl<'a> From<Event<'a>> for EventRow<'a> {
@@ -183,7 +183,7 @@ impl<'a> From<Event<'a>> for EventRow<'a> {
             user_id: cow(event.user_id),
             visitor_id: cow(event.visitor_id),
             session_id: cow(event.session_id),
-            properties: object(event.properties),
+            properties: ObjectText(event.properties.get().into()),
         }
     }
 }

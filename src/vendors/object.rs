@@ -23,6 +23,12 @@ pub struct NoObject;
 /// One member of an object.
 pub type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
+/// Whether a text is one JSON value, with white space around it or not.
+pub fn is_json(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    scan::value(bytes, scan::space(bytes, 0)).map(|end| scan::space(bytes, end)) == Some(bytes.len())
+}
+
 /// Walks over the members of one JSON object, in their order. Each value is checked to be JSON but not otherwise looked
 /// at. Ends with an error if it is no object after all, so nothing may be passed on before the walk's end.
 pub struct Walk<'a> {

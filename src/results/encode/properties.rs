@@ -16,7 +16,7 @@ use super::{
 use crate::exports::{
     fields::UserColumn,
     parameters::Interval,
-    rows::{CatalogRow, Cell as Member, EventRow, MetricRow, Object, SuppressionRow},
+    rows::{CatalogRow, Cell as Member, EventRow, MetricRow, Object, ObjectText, SuppressionRow},
     user::UserRow,
 };
 
@@ -274,7 +274,10 @@ fn row(dataset: Dataset, cells: &Cells) -> Row<'_> {
             user_id: text("user_id"),
             visitor_id: text("visitor_id"),
             session_id: text("session_id"),
-            properties: object("properties"),
+            // On one line, as it must be.
+            properties: ObjectText(
+                serde_json::to_string(&object("properties")).unwrap().replace(['\n', '\r'], "").into(),
+            ),
         }),
         Dataset::Report => Row::Metric(MetricRow {
             metric: text("metric").unwrap(),

@@ -209,4 +209,8 @@ impl Cells for Line<'_> {
     fn object(&mut self, _: Key, write: impl FnOnce(&mut Vec<u8>)) {
         self.json(write);
     }
+
+    fn object_text(&mut self, key: Key, json: &str) {
+        self.text(key, Some(json));
+    }
 }

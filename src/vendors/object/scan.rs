@@ -141,10 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn is_json(text: &str) -> bool {
-        value(text.as_bytes(), space(text.as_bytes(), 0)).map(|end| space(text.as_bytes(), end)) == Some(text.len())
-    }
+    use crate::vendors::object::is_json;
 
     fn serde_says(text: &str) -> bool {
         serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()

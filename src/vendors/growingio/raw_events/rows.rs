@@ -10,16 +10,15 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use serde_json::value::RawValue;
-
 use self::layout::{Layout, Role};
 use super::tables::Kind;
 use crate::{
     exports::{
+        json,
         records::{BadRecord, Delimiter, Dialect, Emit, Framing, Member, Record, Records},
-        rows::{Cell, EventRow, Row},
+        rows::{EventRow, ObjectText, Row},
     },
-    vendors::growingio::settings::RawData,
+    vendors::{growingio::settings::RawData, object},
 };
 
 /// Backslash escapes, no doubled quotes. Source: `api/originaldata-export-v2/exportsuggest.md`.
@@ -70,8 +69,15 @@ impl Records for RawRows {
     }
 
     fn member<'r>(&'r self, tag: &'r str) -> Box<dyn Member + 'r> {
-        let (event_time, received_at) = (String::new(), String::new());
-        Box::new(File { records: self, tag, layout: None, is_wanted: true, event_time, received_at })
+        Box::new(File {
+            records: self,
+            tag,
+            layout: None,
+            is_wanted: true,
+            event_time: String::new(),
+            received_at: String::new(),
+            properties: String::new(),
+        })
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -97,6 +103,7 @@ struct File<'r> {
     /// Kept so that no row needs new ones.
     event_time: String,
     received_at: String,
+    properties: String,
 }
 
 impl File<'_> {
@@ -116,7 +123,8 @@ impl File<'_> {
             let why = format!("it has {} cells where the header has {}", row.len(), layout.columns.len());
             return Err(BadRecord(why.into()));
         }
-        let received = layout.received_at.and_then(|at| row.get(at)).and_then(time::millis);
+        let received =
+            layout.received_at.and_then(|at| row.get(at)).and_then(|cell| time::millis(str::from_utf8(cell).ok()?));
         Ok(self.is_wanted && received.is_none_or(|received| self.records.received.contains(&received)))
     }
 }
@@ -128,40 +136,53 @@ fn cells(record: Record<'_>) -> Result<&csv::ByteRecord, BadRecord> {
     }
 }
 
+/// The cells of a row as text. That a row is UTF-8 is found out at once, not for each of its cells.
+fn texts<'r>(records: &'r RawRows, row: &'r csv::ByteRecord) -> impl Iterator<Item = Cow<'r, str>> {
+    let text = str::from_utf8(row.as_slice()).ok();
+    row.iter().enumerate().map(move |(number, cell)| {
+        let known = text.zip(row.range(number)).and_then(|(text, range)| text.get(range));
+        known.map_or_else(|| records.text(cell), Cow::Borrowed)
+    })
+}
+
 impl Member for File<'_> {
     fn unified(&mut self, record: Record<'_>, emit: &mut Emit<'_>) -> Result<(), BadRecord> {
         let row = cells(record)?;
         if !self.takes(row)? {
             return Ok(());
         }
-        let Some(layout) = &self.layout else { return Ok(()) };
+        let Self { records, layout: Some(layout), event_time, received_at, properties, .. } = self else {
+            return Ok(());
+        };
         let mut event = EventRow { event_type: Cow::Borrowed(&layout.event_type), ..EventRow::default() };
-        event.properties.0.reserve(layout.columns.len());
         let (mut has_event_time, mut has_received_at) = (false, false);
-        for (column, cell) in layout.columns.iter().zip(row) {
-            if cell.is_empty() || cell == b"null" {
+        properties.clear();
+        properties.push('{');
+        for (column, text) in layout.columns.iter().zip(texts(records, row)) {
+            if text.is_empty() || text == "null" {
                 continue;
             }
-            let read = match column.role {
-                Role::EventTime => time::write(cell, &mut self.event_time),
-                Role::ReceivedAt => time::write(cell, &mut self.received_at),
-                _ => false,
-            };
             match column.role {
-                Role::EventTime if read => has_event_time = true,
-                Role::ReceivedAt if read => has_received_at = true,
-                Role::User => event.user_id = Some(self.records.text(cell)),
-                Role::Visitor => event.visitor_id = Some(self.records.text(cell)),
-                Role::Session => event.session_id = Some(self.records.text(cell)),
+                Role::User => event.user_id = Some(text),
+                Role::Visitor => event.visitor_id = Some(text),
+                Role::Session => event.session_id = Some(text),
+                Role::EventTime if time::write(&text, event_time) => has_event_time = true,
+                Role::ReceivedAt if time::write(&text, received_at) => has_received_at = true,
                 // A time that cannot be read is shown as it is.
                 Role::EventTime | Role::ReceivedAt | Role::Property => {
-                    let value = property(column.kind, self.records.text(cell));
-                    event.properties.0.push((Cow::Borrowed(&column.name), value));
+                    if properties.len() > 1 {
+                        properties.push(',');
+                    }
+                    properties.push_str(&column.property);
+                    properties.push(':');
+                    property(properties, column.kind, &text);
                 }
             }
         }
-        event.event_time = has_event_time.then_some(Cow::Borrowed(&self.event_time));
-        event.received_at = has_received_at.then_some(Cow::Borrowed(&self.received_at));
+        properties.push('}');
+        event.event_time = has_event_time.then_some(Cow::Borrowed(event_time));
+        event.received_at = has_received_at.then_some(Cow::Borrowed(received_at));
+        event.properties = ObjectText(Cow::Borrowed(properties));
         emit(&Row::Event(event))
     }
 
@@ -172,16 +193,15 @@ impl Member for File<'_> {
         }
         let Some(layout) = &self.layout else { return Ok(()) };
         let mut separator = b'{';
-        for (column, cell) in layout.columns.iter().zip(row) {
+        for (column, text) in layout.columns.iter().zip(texts(self.records, row)) {
             out.push(separator);
             separator = b',';
             out.extend_from_slice(column.json_name.as_bytes());
             out.push(b':');
-            if cell.is_empty() {
+            if text.is_empty() {
                 out.extend_from_slice(b"null");
             } else {
-                serde_json::to_writer(&mut *out, &self.records.text(cell))
-                    .map_err(|_| BadRecord("it cannot be written as JSON".into()))?;
+                json::string(out, &text);
             }
         }
         out.push(b'}');
@@ -189,68 +209,62 @@ impl Member for File<'_> {
     }
 }
 
-/// What a cell means in `properties`.
-fn property(kind: Kind, text: Cow<'_, str>) -> Cell<'_> {
-    let json = match kind {
-        Kind::Text => None,
-        Kind::Integer => integer(&text),
-        Kind::Double => double(&text),
-        Kind::Map => map(&text),
+/// Appends what a cell means in `properties`.
+fn property(out: &mut String, kind: Kind, text: &str) {
+    let is_written = match kind {
+        Kind::Text => false,
+        Kind::Integer => integer(out, text),
+        Kind::Double => double(out, text),
+        Kind::Map => map(out, text),
     };
-    match (json, text) {
-        (Some(Json::AsWritten), Cow::Borrowed(text)) => match serde_json::from_str::<&RawValue>(text) {
-            Ok(json) => Cell::Json(Cow::Borrowed(json)),
-            Err(_) => Cell::Text(Cow::Borrowed(text)),
-        },
-        (Some(Json::AsWritten), Cow::Owned(text)) => match RawValue::from_string(text.clone()) {
-            Ok(json) => Cell::Json(Cow::Owned(json)),
-            Err(_) => Cell::Text(Cow::Owned(text)),
-        },
-        (Some(Json::Rewritten(json)), text) => match RawValue::from_string(json) {
-            Ok(json) => Cell::Json(Cow::Owned(json)),
-            Err(_) => Cell::Text(text),
-        },
-        (None, text) => Cell::Text(text),
+    if !is_written {
+        json::string(out, text);
     }
 }
 
-/// How a cell becomes JSON, if it may be JSON at all.
-enum Json {
-    AsWritten,
-    Rewritten(String),
-}
-
-fn integer(text: &str) -> Option<Json> {
-    let number: i64 = text.parse().ok()?;
+fn integer(out: &mut String, text: &str) -> bool {
+    let Ok(number) = text.parse::<i64>() else { return false };
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_json = !digits.starts_with('+') && (digits == "0" || !digits.starts_with('0'));
-    Some(if is_json { Json::AsWritten } else { Json::Rewritten(number.to_string()) })
+    if is_json {
+        out.push_str(text)
+    } else {
+        out.push_str(&number.to_string())
+    }
+    true
 }
 
 /// Every digit is kept where it is written as JSON has it.
-fn double(text: &str) -> Option<Json> {
+fn double(out: &mut String, text: &str) -> bool {
     let is_numeric = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     if !is_numeric {
-        return None;
+        return false;
     }
-    if serde_json::from_str::<&RawValue>(text).is_ok() {
-        return Some(Json::AsWritten);
+    if object::is_json(text) {
+        out.push_str(text);
+        return true;
     }
-    let number: f64 = text.parse().ok()?;
-    number.is_finite().then(|| Json::Rewritten(number.to_string()))
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.inspect(|number| out.push_str(&number.to_string())).is_some()
 }
 
 /// The documents show maps that are no JSON (`{"city"->"beijing"}`): those stay text.
-fn map(text: &str) -> Option<Json> {
-    if !text.trim_ascii_start().starts_with('{') {
-        return None;
+fn map(out: &mut String, text: &str) -> bool {
+    let text = text.trim_ascii();
+    if !text.starts_with('{') || !object::is_json(text) {
+        return false;
     }
-    if text.contains(['\n', '\r']) {
-        // Within JSON they stand between values only, and a record must stay one line.
-        return Some(Json::Rewritten(text.replace(['\n', '\r'], " ")))
-            .filter(|_| serde_json::from_str::<&RawValue>(text).is_ok());
+    // Within JSON they stand between values only, and a record must stay one line.
+    for piece in text.split_inclusive(['\n', '\r']) {
+        match piece.strip_suffix(['\n', '\r']) {
+            None => out.push_str(piece),
+            Some(line) => {
+                out.push_str(line);
+                out.push(' ');
+            }
+        }
     }
-    Some(Json::AsWritten)
+    true
 }
 
 #[cfg(test)]

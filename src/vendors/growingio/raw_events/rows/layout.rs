@@ -23,8 +23,8 @@ pub struct Layout {
 pub struct Column {
     pub role: Role,
     pub kind: Kind,
-    /// Its name in `properties`: as documented, where it is.
-    pub name: String,
+    /// Its name in `properties`, as JSON: as documented, where it is.
+    pub property: String,
     /// Its name in the file, as JSON.
     pub json_name: String,
 }
@@ -91,7 +91,7 @@ impl Layout {
                 Column {
                     role,
                     kind: Kind::of(&documented),
-                    name: names.own(&documented),
+                    property: serde_json::Value::String(names.own(&documented)).to_string(),
                     json_name: serde_json::Value::String(json_names.own(cell)).to_string(),
                 }
             })
