@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{
     fields::{Selection, UserColumn, Wanted},
     json,
-    moments::{Day, Moment},
+    moments::{Day, Moment, Time},
     rows::{CatalogRow, Cell, EventRow, MetricRow, Row, SuppressionRow},
     user::UserRow,
 };
@@ -99,8 +99,8 @@ fn user<'r>(row: &'r UserRow<'_>, selection: &Selection, cells: &mut impl Cells,
 fn event<'r>(row: &'r EventRow<'_>, cells: &mut impl Cells, strays: &mut Strays<'r>) {
     let (event_time, received_at) = (key!("event_time"), key!("received_at"));
     cells.text(key!("event_type"), Some(&row.event_type));
-    cells.moment(event_time, strays.moment(event_time, row.event_time.as_deref()).as_ref());
-    cells.moment(received_at, strays.moment(received_at, row.received_at.as_deref()).as_ref());
+    cells.moment(event_time, strays.time(event_time, row.event_time.as_ref()).as_ref());
+    cells.moment(received_at, strays.time(received_at, row.received_at.as_ref()).as_ref());
     cells.text(key!("user_id"), row.user_id.as_deref());
     cells.text(key!("visitor_id"), row.visitor_id.as_deref());
     cells.text(key!("session_id"), row.session_id.as_deref());
@@ -159,6 +159,13 @@ impl<'r> Strays<'r> {
     fn moment(&mut self, key: Key, text: Option<&'r str>) -> Option<Moment<'r>> {
         let text = text.filter(|text| !text.is_empty())?;
         Moment::read(text).or_else(|| self.keep(key, text))
+    }
+
+    fn time(&mut self, key: Key, time: Option<&'r Time<'_>>) -> Option<Moment<'r>> {
+        match time? {
+            Time::Text(text) => self.moment(key, Some(text)),
+            Time::Known(Moment { text, micros }) => Some(Moment { text: Cow::Borrowed(text), micros: *micros }),
+        }
     }
 
     fn keep<T>(&mut self, key: Key, text: &'r str) -> Option<T> {

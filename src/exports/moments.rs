@@ -32,6 +32,19 @@ impl<'a> Moment<'a> {
     }
 }
 
+/// A time as somebody gave it.
+#[derive(Debug, Clone)]
+pub enum Time<'a> {
+    Text(Cow<'a, str>),
+    Known(Moment<'a>),
+}
+
+impl<'a, T: Into<Cow<'a, str>>> From<T> for Time<'a> {
+    fn from(text: T) -> Self {
+        Self::Text(text.into())
+    }
+}
+
 /// A day of the years 1 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Day<'a> {

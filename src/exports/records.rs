@@ -1,7 +1,7 @@
 //! How vendor records are read: a file is cut into records by its [`Framing`], a [`Member`] makes unified rows or the
 //! vendor's own JSON of each. Vendors implement this; nothing here knows a vendor.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use serde_json::Value;
 
@@ -51,9 +51,70 @@ pub enum Record<'a> {
     /// A line without its line end and without white space around it.
     Line(&'a [u8]),
     /// The cells of a row, unquoted; not checked to be UTF-8.
-    Cells(&'a csv::ByteRecord),
+    Cells(Cells<'a>),
     /// An element of a document's array, and the rest of the document with that array left out.
     Element { head: &'a Value, json: &'a str },
+}
+
+/// The cells of one row of delimited text. Most of them lie in the text as it came; what had to be unescaped or put
+/// together lies aside.
+#[derive(Debug, Clone, Copy)]
+pub struct Cells<'a> {
+    text: &'a [u8],
+    /// As much of `text` as is known to be UTF-8.
+    utf8: &'a str,
+    aside: &'a [u8],
+    places: &'a [CellPlace],
+}
+
+/// Where a cell lies.
+#[derive(Debug, Clone)]
+pub struct CellPlace {
+    pub range: Range<usize>,
+    pub is_aside: bool,
+}
+
+impl<'a> Cells<'a> {
+    /// The cells at these places of `text` and of what lies `aside`; `utf8` is the beginning of `text` or all of it.
+    pub const fn new(text: &'a [u8], utf8: &'a str, aside: &'a [u8], places: &'a [CellPlace]) -> Self {
+        Self { text, utf8, aside, places }
+    }
+
+    pub const fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub fn get(&self, number: usize) -> Option<&'a [u8]> {
+        self.places.get(number).map(|place| self.bytes(place))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        let cells = *self;
+        cells.places.iter().map(move |place| cells.bytes(place))
+    }
+
+    /// Each cell as text, or as it is where it is no UTF-8.
+    pub fn texts(&self) -> impl Iterator<Item = Result<&'a str, &'a [u8]>> {
+        let cells = *self;
+        cells.places.iter().map(move |place| {
+            if !place.is_aside
+                && let Some(text) = cells.utf8.get(place.range.clone())
+            {
+                return Ok(text);
+            }
+            let bytes = cells.bytes(place);
+            str::from_utf8(bytes).map_err(|_| bytes)
+        })
+    }
+
+    fn bytes(&self, place: &CellPlace) -> &'a [u8] {
+        let bytes = if place.is_aside { self.aside } else { self.text };
+        bytes.get(place.range.clone()).unwrap_or_default()
+    }
 }
 
 /// Takes the rows that one record means.
@@ -137,5 +198,32 @@ pub fn line(record: Record<'_>) -> Result<&[u8], BadRecord> {
     match record {
         Record::Line(line) => Ok(line),
         _ => Err(BadRecord("it is not a line".into())),
+    }
+}
+
+/// Cells that were not cut out of a text.
+#[cfg(test)]
+pub struct OwnCells {
+    text: Vec<u8>,
+    places: Vec<CellPlace>,
+}
+
+#[cfg(test)]
+impl OwnCells {
+    pub fn cells(&self) -> Cells<'_> {
+        Cells::new(&[], "", &self.text, &self.places)
+    }
+}
+
+#[cfg(test)]
+impl<C: AsRef<[u8]>> FromIterator<C> for OwnCells {
+    fn from_iter<I: IntoIterator<Item = C>>(cells: I) -> Self {
+        let mut own = Self { text: Vec::new(), places: Vec::new() };
+        for cell in cells {
+            let start = own.text.len();
+            own.text.extend_from_slice(cell.as_ref());
+            own.places.push(CellPlace { range: start..own.text.len(), is_aside: true });
+        }
+        own
     }
 }

@@ -9,7 +9,9 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{cells::JsonObject, fields::Selection, parameters::Interval, request::Dataset, user::UserRow};
+use super::{
+    cells::JsonObject, fields::Selection, moments::Time, parameters::Interval, request::Dataset, user::UserRow,
+};
 
 /// One unified record.
 #[derive(Debug)]
@@ -122,8 +124,8 @@ impl Default for ObjectText<'_> {
 #[derive(Debug, Clone, Default)]
 pub struct EventRow<'a> {
     pub event_type: Cow<'a, str>,
-    pub event_time: Option<Cow<'a, str>>,
-    pub received_at: Option<Cow<'a, str>>,
+    pub event_time: Option<Time<'a>>,
+    pub received_at: Option<Time<'a>>,
     pub user_id: Option<Cow<'a, str>>,
     pub visitor_id: Option<Cow<'a, str>>,
     pub session_id: Option<Cow<'a, str>>,

@@ -3,7 +3,7 @@
 mod delimited;
 mod elements;
 
-use std::io::Read;
+use std::io::{self, Read};
 
 pub use self::{
     delimited::delimited,
@@ -93,10 +93,7 @@ pub fn blocks(
     let mut carried = Vec::new();
     loop {
         let mut bytes = std::mem::take(&mut carried);
-        let wanted = BLOCK.saturating_sub(bytes.len()).max(BLOCK / 2);
-        bytes.reserve_exact(wanted);
-        let read = (&mut *member).take(wanted as u64).read_to_end(&mut bytes).map_err(|error| reading(place, error))?;
-        let is_last = read < wanted;
+        let is_last = !read_on(member, &mut bytes).map_err(|error| reading(place, error))?;
         let end = if is_last { bytes.len() } else { memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1) };
         carried.extend_from_slice(&bytes[end..]);
         bytes.truncate(end);
@@ -115,6 +112,27 @@ pub fn blocks(
         }
         at = next;
     }
+}
+
+/// Appends a block's worth of bytes; says whether there may be more. Whoever inflates is asked for many bytes at once:
+/// each call costs him a copy of his window.
+pub fn read_on(member: &mut dyn Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    let mut filled = bytes.len();
+    let wanted = BLOCK.saturating_sub(filled).max(BLOCK / 2);
+    bytes.reserve_exact(wanted);
+    bytes.resize(filled + wanted, 0);
+    while filled < bytes.len() {
+        match member.read(&mut bytes[filled..]) {
+            Ok(0) => {
+                bytes.truncate(filled);
+                return Ok(false);
+            }
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 fn newlines(bytes: &[u8]) -> u64 {

@@ -113,7 +113,10 @@ fn rows(text: &[u8], step: usize, dialect: Dialect, limits: &Limits) -> Result<V
     let mut reader = BufReader::with_capacity(4 * 1024, Drip { rest: text, step });
     cut::delimited(PLACE, &mut reader, dialect, limits, &mut |at, record| {
         let Record::Cells(row) = record else { panic!("a row is cells") };
-        assert!(row.as_slice().len() <= limits.max_record_bytes, "a row is longer than the limit");
+        assert!(
+            row.iter().map(<[u8]>::len).sum::<usize>() <= limits.max_record_bytes,
+            "a row is longer than the limit"
+        );
         rows.push((at.line, at.offset, row.iter().map(<[u8]>::to_vec).collect()));
         Ok(())
     })?;

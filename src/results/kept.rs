@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::exports::{
     fields::UserColumn,
+    moments::Time,
     parameters::Interval,
     records::{BadRecord, LineRecords},
     request::{Compression, Dataset, Format, Output, RecordSchema},
@@ -178,8 +179,8 @@ impl<'a> From<Event<'a>> for EventRow<'a> {
     fn from(event: Event<'a>) -> Self {
         Self {
             event_type: event.event_type.0,
-            event_time: cow(event.event_time),
-            received_at: cow(event.received_at),
+            event_time: cow(event.event_time).map(Time::Text),
+            received_at: cow(event.received_at).map(Time::Text),
             user_id: cow(event.user_id),
             visitor_id: cow(event.visitor_id),
             session_id: cow(event.session_id),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::egress::EgressPolicy;
 use crate::exports::{
-    records::{Delimiter, Dialect},
+    records::{Delimiter, Dialect, OwnCells},
     request::{Dataset, ExportRequest, Output},
 };
 
@@ -174,7 +174,7 @@ pub fn part(part: &str) -> Inquiry<'_> {
 }
 
 /// The rows of a text, cut as its dialect says.
-pub fn rows(text: &str, dialect: Dialect) -> Vec<csv::ByteRecord> {
+pub fn rows(text: &str, dialect: Dialect) -> Vec<OwnCells> {
     let tabs = match dialect.delimiter {
         Delimiter::Comma => false,
         Delimiter::Tab => true,
@@ -189,6 +189,6 @@ pub fn rows(text: &str, dialect: Dialect) -> Vec<csv::ByteRecord> {
         .double_quote(dialect.double_quote)
         .from_reader(text.trim_start_matches('\u{feff}').as_bytes())
         .into_byte_records()
-        .map(Result::unwrap)
+        .map(|row| row.unwrap().iter().collect())
         .collect()
 }

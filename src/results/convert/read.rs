@@ -11,15 +11,14 @@ use crate::{
     exports::records::Framing,
     results::{
         Error,
-        archive::{PackedMember, Place, Unpacker, Visitor},
+        archive::{PackedMember, Place, Unpacker, Visitor, reading},
         cut,
         receive::{Inputs, Received},
         spool,
     },
 };
 
-/// Bytes of a text handed over at once, and how many such pieces may wait.
-const PIECE: usize = 256 * 1024;
+/// Pieces of a text that may wait.
 const PIECES_WAITING: usize = 4;
 
 /// Reads every file to its end. Ends early when nobody takes the work.
@@ -85,11 +84,15 @@ impl Visitor for Cutter<'_, '_> {
         // Records of other texts cannot be told apart from the middle on: one worker has them all.
         let (sender, receiver) = mpsc::sync_channel(PIECES_WAITING);
         self.hand_over(What::Text { place, pieces: receiver })?;
+        let mut carried = Vec::new();
         loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            let read = (&mut *bytes).take(PIECE as u64).read_to_end(&mut piece);
-            read.map_err(|error| crate::results::archive::reading(place, error))?;
-            let is_last = piece.len() < PIECE;
+            let mut piece = std::mem::take(&mut carried);
+            let is_last = !cut::read_on(bytes, &mut piece).map_err(|error| reading(place, error))?;
+            // What ends with a line is a whole number of rows, mostly, and can stay where it is when it is cut.
+            if !is_last && let Some(end) = memchr::memrchr(b'\n', &piece) {
+                carried.extend_from_slice(&piece[end + 1..]);
+                piece.truncate(end + 1);
+            }
             if !piece.is_empty() {
                 sender.send(Some(piece)).map_err(|_| Error::stopped())?;
             }

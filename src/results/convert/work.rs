@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{self, Read, Seek},
+    io::{self, BufRead, Read, Seek},
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
@@ -125,7 +125,7 @@ impl Reader<'_, '_, '_> {
             What::Packed(member) => {
                 let unpacker = self.job.unpacker();
                 let mut text = member.open(&unpacker)?;
-                self.text(member.place, &mut text)
+                self.text(member.place, &mut buffered(&mut text))
             }
             What::Lines(lines) => {
                 self.begin();
@@ -141,15 +141,15 @@ impl Reader<'_, '_, '_> {
         self.member = Some(self.job.conversion.records.member(self.tag));
     }
 
-    fn text(&mut self, place: Place, text: &mut dyn Read) -> Result<(), Error> {
+    fn text(&mut self, place: Place, text: &mut dyn BufRead) -> Result<(), Error> {
         self.begin();
         let limits = &self.job.conversion.limits;
         match self.job.conversion.records.framing(self.tag) {
             Framing::Delimited(dialect) => {
-                cut::delimited(place, &mut buffered(text), dialect, limits, &mut |at, record| self.record(at, record))
+                cut::delimited(place, text, dialect, limits, &mut |at, record| self.record(at, record))
             }
             Framing::Lines | Framing::Json { .. } => {
-                cut::lines(place, text, limits, &mut |at, record| self.record(at, record))
+                cut::lines(place, &mut *text, limits, &mut |at, record| self.record(at, record))
             }
         }
     }
@@ -256,17 +256,26 @@ struct Pieces {
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.current.read(buffer)? {
-                0 if !buffer.is_empty() => {}
-                bytes => return Ok(bytes),
-            }
+        let bytes = self.fill_buf()?.read(buffer)?;
+        self.consume(bytes);
+        Ok(bytes)
+    }
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.current.fill_buf()?.is_empty() {
             match self.pieces.recv() {
                 Ok(Some(piece)) => self.current = io::Cursor::new(piece),
                 // It stays ended, as its sender is gone or will say the same.
-                Ok(None) => return Ok(0),
+                Ok(None) => {}
                 Err(_) => return Err(Error::stopped().into_io()),
             }
         }
+        self.current.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.current.consume(bytes);
     }
 }

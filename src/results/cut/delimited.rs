@@ -1,11 +1,11 @@
 //! Rows of delimited text, read as the csv crate reads them (the tests compare the two) at several times its speed: the
 //! next byte that means something is searched for, and what lies between is never looked at one by one.
 
-use std::io::BufRead;
+use std::{io::BufRead, ops::Range};
 
 use super::{At, Each, ROOMY};
 use crate::{
-    exports::records::{Delimiter, Dialect, Record},
+    exports::records::{CellPlace, Cells, Delimiter, Dialect, Record},
     results::{
         Error, Limits,
         archive::{Place, buffered, reading},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Bytes of a row beyond its cells: quotes, escapes and separators that are read before its length is known.
-const SLACK: u64 = 64 * 1024;
+const SLACK: usize = 64 * 1024;
 
 /// Rows of delimited text. A byte-order mark and empty lines are passed over.
 ///
@@ -55,50 +55,36 @@ fn rows(
     limits: &Limits,
     each: &mut Each<'_>,
 ) -> Result<(), Error> {
-    // Where the text that was not cut yet begins, and where the row does.
-    let (mut now, mut at) = (Position::START, Position::START);
+    let mut at = At { place, line: 1, offset: 0 };
     let max = limits.max_record_bytes;
     loop {
         let input = member.fill_buf().map_err(|error| reading(place, error))?;
+        let utf8 =
+            str::from_utf8(input).or_else(|error| str::from_utf8(&input[..error.valid_up_to()])).unwrap_or_default();
         let is_end = input.is_empty();
         let mut cut = 0;
         while cut < input.len() || is_end {
             if cutter.is_between_rows() {
-                let blank = blank_lines(&input[cut..]);
-                now.pass(&input[cut..cut + blank]);
-                cut += blank;
-                at = now;
+                let blank = &input[cut..][..blank_lines(&input[cut..])];
+                at.line += super::newlines(blank);
+                at.offset += blank.len() as u64;
+                cut += blank.len();
             }
-            let (used, is_row) = if is_end { (0, cutter.end()) } else { cutter.feed(&input[cut..]) };
-            now.pass(&input[cut..cut + used]);
-            cut += used;
-            let begun = At { place, line: at.line, offset: at.offset };
-            if cutter.row.as_slice().len() > max || now.offset - at.offset > max as u64 + SLACK {
-                return Err(begun.long_record(limits));
+            let is_row = if is_end { cutter.end() } else { cutter.feed(input, &mut cut) };
+            if cutter.bytes() > max || cutter.read > max + SLACK {
+                return Err(at.long_record(limits));
             }
             if is_row {
-                each(begun, Record::Cells(&cutter.row))?;
+                each(at, Record::Cells(Cells::new(input, utf8, &cutter.aside, &cutter.places)))?;
+                at.line += cutter.newlines;
+                at.offset += cutter.read as u64;
                 cutter.forget();
             } else if is_end {
                 return Ok(());
             }
         }
+        cutter.keep(input);
         member.consume(cut);
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Position {
-    line: u64,
-    offset: u64,
-}
-
-impl Position {
-    const START: Self = Self { line: 1, offset: 0 };
-
-    fn pass(&mut self, bytes: &[u8]) {
-        self.line += super::newlines(bytes);
-        self.offset += bytes.len() as u64;
     }
 }
 
@@ -128,9 +114,14 @@ struct Cutter {
     escape: Option<u8>,
     double_quote: bool,
     within: Within,
-    row: csv::ByteRecord,
-    /// The beginning of a cell whose text is not in one piece.
-    cell: Vec<u8>,
+    /// Where the cells of the row are, in the input or aside.
+    places: Vec<CellPlace>,
+    aside: Vec<u8>,
+    /// Where the cell begins aside that has not ended.
+    open: Option<usize>,
+    /// Of the row, up to now: bytes in all, and line ends.
+    read: usize,
+    newlines: u64,
 }
 
 impl Cutter {
@@ -142,8 +133,11 @@ impl Cutter {
             escape: dialect.escape.filter(|_| !is_either),
             double_quote: dialect.double_quote,
             within: Within::Nothing,
-            row: csv::ByteRecord::new(),
-            cell: Vec::new(),
+            places: Vec::new(),
+            aside: Vec::new(),
+            open: None,
+            read: 0,
+            newlines: 0,
         }
     }
 
@@ -151,85 +145,143 @@ impl Cutter {
         self.within == Within::Nothing
     }
 
-    /// Takes bytes up to the end of the row; says how many, and whether the row has ended with them.
-    fn feed(&mut self, input: &[u8]) -> (usize, bool) {
-        let mut at = 0;
-        while let Some(first) = input.get(at) {
+    /// Of the row's cells, as far as they are known.
+    fn bytes(&self) -> usize {
+        let ends = self.places.iter().filter(|place| !place.is_aside).map(|place| place.range.len());
+        ends.sum::<usize>() + self.aside.len()
+    }
+
+    /// Goes on in the input to the end of the row; says whether it has come.
+    fn feed(&mut self, input: &[u8], at: &mut usize) -> bool {
+        let begin = *at;
+        let is_row = self.cells(input, at);
+        self.read += *at - begin;
+        is_row
+    }
+
+    fn cells(&mut self, input: &[u8], at: &mut usize) -> bool {
+        while let Some(first) = input.get(*at) {
+            let rest = &input[*at..];
             match self.within {
                 Within::Nothing => self.within = Within::Cell,
                 Within::Cell if *first == b'"' && self.has_quotes => {
                     self.within = Within::Quotes;
-                    at += 1;
+                    *at += 1;
                 }
                 Within::Cell | Within::Plain => {
-                    let rest = &input[at..];
                     let Some(length) = memchr::memchr3(self.delimiter, b'\n', b'\r', rest) else {
                         self.within = Within::Plain;
-                        self.cell.extend_from_slice(rest);
-                        return (input.len(), false);
+                        self.put_aside(rest);
+                        *at = input.len();
+                        return false;
                     };
-                    at += length + 1;
-                    if self.end_cell(&rest[..length], rest[length]) {
-                        return (at, true);
+                    if self.open.is_some() {
+                        self.put_aside(&rest[..length]);
+                    }
+                    let range = *at..*at + length;
+                    *at += length + 1;
+                    if self.end_cell(range, rest[length]) {
+                        return true;
                     }
                 }
                 Within::Quotes => {
-                    let rest = &input[at..];
                     let found = match self.escape {
                         Some(escape) => memchr::memchr2(b'"', escape, rest),
                         None => memchr::memchr(b'"', rest),
                     };
+                    let inner = &rest[..found.unwrap_or(rest.len())];
+                    self.newlines += super::newlines(inner);
+                    let range = *at..*at + inner.len();
                     let Some(length) = found else {
-                        self.cell.extend_from_slice(rest);
-                        return (input.len(), false);
+                        self.put_aside(inner);
+                        *at = input.len();
+                        return false;
                     };
-                    at += length + 1;
-                    self.cell.extend_from_slice(&rest[..length]);
-                    self.within = if rest[length] == b'"' { Within::EndOfQuotes } else { Within::Escape };
+                    *at += length + 1;
+                    match rest.get(length + 1) {
+                        // Nothing of it was to be unescaped.
+                        Some(after) if self.open.is_none() && rest[length] == b'"' && self.is_separator(*after) => {
+                            *at += 1;
+                            if self.end_cell(range, *after) {
+                                return true;
+                            }
+                        }
+                        _ => {
+                            self.put_aside(inner);
+                            self.within = if rest[length] == b'"' { Within::EndOfQuotes } else { Within::Escape };
+                        }
+                    }
                 }
                 Within::Escape => {
-                    self.cell.push(*first);
-                    at += 1;
+                    self.newlines += u64::from(*first == b'\n');
+                    self.put_aside(&[*first]);
+                    *at += 1;
                     self.within = Within::Quotes;
                 }
                 Within::EndOfQuotes if *first == b'"' && self.double_quote => {
-                    self.cell.push(b'"');
-                    at += 1;
+                    self.put_aside(b"\"");
+                    *at += 1;
                     self.within = Within::Quotes;
                 }
                 // Whatever follows belongs to the cell.
                 Within::EndOfQuotes => self.within = Within::Plain,
             }
         }
-        (input.len(), false)
+        false
     }
 
-    /// Ends a cell before `separator`; says whether its row ends too.
-    fn end_cell(&mut self, rest: &[u8], separator: u8) -> bool {
-        if self.cell.is_empty() {
-            self.row.push_field(rest);
-        } else {
-            self.cell.extend_from_slice(rest);
-            self.row.push_field(&self.cell);
-            self.cell.clear();
-        }
+    fn is_separator(&self, byte: u8) -> bool {
+        byte == self.delimiter || byte == b'\n' || byte == b'\r'
+    }
+
+    fn put_aside(&mut self, bytes: &[u8]) {
+        self.open.get_or_insert(self.aside.len());
+        self.aside.extend_from_slice(bytes);
+    }
+
+    /// Ends a cell, which is in that range of the input unless it was put aside; says whether its row ends too.
+    fn end_cell(&mut self, range: Range<usize>, separator: u8) -> bool {
+        self.places.push(match self.open.take() {
+            Some(start) => CellPlace { range: start..self.aside.len(), is_aside: true },
+            None => CellPlace { range, is_aside: false },
+        });
         let is_row = separator != self.delimiter;
+        self.newlines += u64::from(separator == b'\n');
         self.within = if is_row { Within::Nothing } else { Within::Cell };
         is_row
     }
 
     /// The text has ended; says whether with a row.
     fn end(&mut self) -> bool {
-        self.within != Within::Nothing && self.end_cell(&[], b'\n')
+        self.within != Within::Nothing && self.end_cell(0..0, b'\r')
+    }
+
+    /// Another input comes: what is in this one is put aside.
+    fn keep(&mut self, input: &[u8]) {
+        if self.places.iter().all(|place| place.is_aside) {
+            return;
+        }
+        // An open cell stays the last one.
+        let open = self.open.map(|start| self.aside.split_off(start));
+        for place in self.places.iter_mut().filter(|place| !place.is_aside) {
+            let start = self.aside.len();
+            self.aside.extend_from_slice(&input[place.range.clone()]);
+            *place = CellPlace { range: start..self.aside.len(), is_aside: true };
+        }
+        if let Some(cell) = open {
+            self.open = None;
+            self.put_aside(&cell);
+        }
     }
 
     /// The row was taken.
     fn forget(&mut self) {
-        if self.row.as_slice().len() > ROOMY {
-            self.row = csv::ByteRecord::new();
-            self.cell = Vec::new();
+        self.places.clear();
+        self.aside.clear();
+        if self.aside.capacity() > ROOMY {
+            self.aside = Vec::new();
         }
-        self.row.clear();
+        (self.read, self.newlines) = (0, 0);
     }
 }
 

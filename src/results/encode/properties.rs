@@ -15,6 +15,7 @@ use super::{
 };
 use crate::exports::{
     fields::UserColumn,
+    moments::Time,
     parameters::Interval,
     rows::{CatalogRow, Cell as Member, EventRow, MetricRow, Object, ObjectText, SuppressionRow},
     user::UserRow,
@@ -269,8 +270,8 @@ fn row(dataset: Dataset, cells: &Cells) -> Row<'_> {
         }
         Dataset::RawEvents => Row::Event(EventRow {
             event_type: text("event_type").unwrap(),
-            event_time: text("event_time"),
-            received_at: text("received_at"),
+            event_time: text("event_time").map(Time::Text),
+            received_at: text("received_at").map(Time::Text),
             user_id: text("user_id"),
             visitor_id: text("visitor_id"),
             session_id: text("session_id"),

@@ -11,7 +11,7 @@ use crate::exports::records::{BadRecord, Record};
 /// When it is not a row of text.
 pub fn cells(record: Record<'_>) -> Result<Vec<&str>, BadRecord> {
     let Record::Cells(row) = record else { return Err(BadRecord("it is not a row of a table".into())) };
-    row.iter().map(std::str::from_utf8).collect::<Result<_, _>>().map_err(|_| BadRecord("it is not UTF-8".into()))
+    row.texts().collect::<Result<_, _>>().map_err(|_| BadRecord("it is not UTF-8".into()))
 }
 
 /// Takes off what follows the last name of a header: lines of the documents' samples end in white space.

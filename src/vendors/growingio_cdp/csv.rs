@@ -56,8 +56,7 @@ impl CsvFile<'_> {
     /// Reads a row into `line`; answers whether it is a user's.
     fn read(&mut self, record: Record<'_>) -> Result<bool, BadRecord> {
         let Record::Cells(cells) = record else { return Err(BadRecord("it is no row of a csv file".into())) };
-        let cells = cells.iter().map(|cell| std::str::from_utf8(cell).map_err(|_| BadRecord("it is not UTF-8".into())));
-        let cells = cells.collect::<Result<Vec<_>, _>>()?;
+        let cells = cells.texts().collect::<Result<Vec<_>, _>>().map_err(|_| BadRecord("it is not UTF-8".into()))?;
         let Some(columns) = &self.columns else {
             self.columns = Some(columns(&cells, self.users.ask())?);
             return Ok(false);
@@ -172,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::exports::fields::Selection;
+    use crate::exports::records::OwnCells;
 
     fn files(fields: &[&str]) -> (Selection, CdpFiles) {
         let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
@@ -188,8 +188,8 @@ mod tests {
         let mut member = files.member("csv");
         let mut out = Vec::new();
         for row in rows {
-            let row = csv::ByteRecord::from(row.to_vec());
-            member.unified(Record::Cells(&row), &mut |row| {
+            let row: OwnCells = row.iter().collect();
+            member.unified(Record::Cells(row.cells()), &mut |row| {
                 let mut json = Vec::new();
                 row.write_json(&selection, &mut json).unwrap();
                 out.push(serde_json::from_slice(&json).unwrap());
@@ -249,7 +249,7 @@ mod tests {
         let (_, files) = files(&[]);
         let (mut member, mut out) = (files.member("csv"), Vec::new());
         for row in [["gio_id", "id_$basic_userId", "usr_gender"], ["1", "C\"1", ""]] {
-            member.vendor(Record::Cells(&csv::ByteRecord::from(row.to_vec())), &mut out).unwrap();
+            member.vendor(Record::Cells(row.iter().collect::<OwnCells>().cells()), &mut out).unwrap();
         }
         assert_eq!(
             String::from_utf8(out).unwrap(),

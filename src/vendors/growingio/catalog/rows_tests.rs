@@ -28,9 +28,9 @@ fn rules(tag: &str, text: &str, as_vendor: bool) -> Result<Vec<Value>, BadRecord
             Ok(())
         };
         if as_vendor {
-            member.vendor(Record::Cells(&row), &mut out)?;
+            member.vendor(Record::Cells(row.cells()), &mut out)?;
         } else {
-            member.unified(Record::Cells(&row), &mut emit)?;
+            member.unified(Record::Cells(row.cells()), &mut emit)?;
         }
         if !out.is_empty() {
             rows.push(serde_json::from_slice(&out).unwrap());

@@ -15,7 +15,8 @@ use super::tables::Kind;
 use crate::{
     exports::{
         json,
-        records::{BadRecord, Delimiter, Dialect, Emit, Framing, Member, Record, Records},
+        moments::{Moment, Time},
+        records::{BadRecord, Cells, Delimiter, Dialect, Emit, Framing, Member, Record, Records},
         rows::{EventRow, ObjectText, Row},
     },
     vendors::{growingio::settings::RawData, object},
@@ -50,12 +51,14 @@ impl RawRows {
     }
 
     /// A cell as text. Long texts are cut by their bytes at the vendor, perhaps within a character.
-    fn text<'c>(&self, cell: &'c [u8]) -> Cow<'c, str> {
-        let text = String::from_utf8_lossy(cell);
-        if matches!(text, Cow::Owned(_)) {
-            self.had_no_unicode.store(true, Ordering::Relaxed);
-        }
-        text
+    fn text<'c>(&self, cell: Result<&'c str, &'c [u8]>) -> Cow<'c, str> {
+        cell.map_or_else(
+            |bytes| {
+                self.had_no_unicode.store(true, Ordering::Relaxed);
+                String::from_utf8_lossy(bytes)
+            },
+            Cow::Borrowed,
+        )
     }
 
     fn wants(&self, event_type: &str) -> bool {
@@ -108,7 +111,7 @@ struct File<'r> {
 
 impl File<'_> {
     /// Whether the row is an event that is wanted.
-    fn takes(&mut self, row: &csv::ByteRecord) -> Result<bool, BadRecord> {
+    fn takes(&mut self, row: Cells<'_>) -> Result<bool, BadRecord> {
         if self.layout.is_none() {
             let (layout, is_header) = Layout::find(self.tag, self.records.version, row)?;
             self.is_wanted = self.records.wants(&layout.event_type);
@@ -129,20 +132,11 @@ impl File<'_> {
     }
 }
 
-fn cells(record: Record<'_>) -> Result<&csv::ByteRecord, BadRecord> {
+fn cells(record: Record<'_>) -> Result<Cells<'_>, BadRecord> {
     match record {
         Record::Cells(row) => Ok(row),
         _ => Err(BadRecord("it is no row".into())),
     }
-}
-
-/// The cells of a row as text. That a row is UTF-8 is found out at once, not for each of its cells.
-fn texts<'r>(records: &'r RawRows, row: &'r csv::ByteRecord) -> impl Iterator<Item = Cow<'r, str>> {
-    let text = str::from_utf8(row.as_slice()).ok();
-    row.iter().enumerate().map(move |(number, cell)| {
-        let known = text.zip(row.range(number)).and_then(|(text, range)| text.get(range));
-        known.map_or_else(|| records.text(cell), Cow::Borrowed)
-    })
 }
 
 impl Member for File<'_> {
@@ -155,10 +149,10 @@ impl Member for File<'_> {
             return Ok(());
         };
         let mut event = EventRow { event_type: Cow::Borrowed(&layout.event_type), ..EventRow::default() };
-        let (mut has_event_time, mut has_received_at) = (false, false);
+        let (mut event_micros, mut received_micros) = (None, None);
         properties.clear();
-        properties.push('{');
-        for (column, text) in layout.columns.iter().zip(texts(records, row)) {
+        for (column, cell) in layout.columns.iter().zip(row.texts()) {
+            let text = records.text(cell);
             if text.is_empty() || text == "null" {
                 continue;
             }
@@ -166,22 +160,29 @@ impl Member for File<'_> {
                 Role::User => event.user_id = Some(text),
                 Role::Visitor => event.visitor_id = Some(text),
                 Role::Session => event.session_id = Some(text),
-                Role::EventTime if time::write(&text, event_time) => has_event_time = true,
-                Role::ReceivedAt if time::write(&text, received_at) => has_received_at = true,
-                // A time that cannot be read is shown as it is.
                 Role::EventTime | Role::ReceivedAt | Role::Property => {
-                    if properties.len() > 1 {
-                        properties.push(',');
+                    let micros = match column.role {
+                        Role::EventTime => Some((time::write(&text, event_time), &mut event_micros)),
+                        Role::ReceivedAt => Some((time::write(&text, received_at), &mut received_micros)),
+                        _ => None,
+                    };
+                    // A time that cannot be read is shown as it is.
+                    if let Some((Some(micros), place)) = micros {
+                        *place = Some(micros);
+                        continue;
                     }
+                    // The first one has no comma before it.
+                    let prefix = if properties.is_empty() { "{" } else { "," };
+                    properties.push_str(prefix);
                     properties.push_str(&column.property);
-                    properties.push(':');
                     property(properties, column.kind, &text);
                 }
             }
         }
-        properties.push('}');
-        event.event_time = has_event_time.then_some(Cow::Borrowed(event_time));
-        event.received_at = has_received_at.then_some(Cow::Borrowed(received_at));
+        properties.push_str(if properties.is_empty() { "{}" } else { "}" });
+        let known = |text, micros: Option<i64>| micros.map(|micros| Time::Known(Moment { text, micros }));
+        event.event_time = known(Cow::Borrowed(event_time), event_micros);
+        event.received_at = known(Cow::Borrowed(received_at), received_micros);
         event.properties = ObjectText(Cow::Borrowed(properties));
         emit(&Row::Event(event))
     }
@@ -193,7 +194,8 @@ impl Member for File<'_> {
         }
         let Some(layout) = &self.layout else { return Ok(()) };
         let mut separator = b'{';
-        for (column, text) in layout.columns.iter().zip(texts(self.records, row)) {
+        for (column, cell) in layout.columns.iter().zip(row.texts()) {
+            let text = self.records.text(cell);
             out.push(separator);
             separator = b',';
             out.extend_from_slice(column.json_name.as_bytes());
@@ -227,9 +229,9 @@ fn integer(out: &mut String, text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_json = !digits.starts_with('+') && (digits == "0" || !digits.starts_with('0'));
     if is_json {
-        out.push_str(text)
+        out.push_str(text);
     } else {
-        out.push_str(&number.to_string())
+        out.push_str(&number.to_string());
     }
     true
 }

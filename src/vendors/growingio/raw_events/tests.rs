@@ -108,9 +108,9 @@ fn only_borders_that_cut_a_slice_are_kept_by_receipt() {
         let mut member = records.member("page");
         let mut kept = Vec::new();
         for row in [["page", "sendTime"], ["a", "1530374399999"], ["b", "1530374400000"], ["c", "1530376200000"]] {
-            let row = csv::ByteRecord::from(row.to_vec());
+            let row: crate::exports::records::OwnCells = row.iter().collect();
             member
-                .unified(crate::exports::records::Record::Cells(&row), &mut |row| {
+                .unified(crate::exports::records::Record::Cells(row.cells()), &mut |row| {
                     let mut line = Vec::new();
                     row.write_json(&crate::exports::fields::Selection::everything(), &mut line).unwrap();
                     let row: Value = serde_json::from_slice(&line).unwrap();

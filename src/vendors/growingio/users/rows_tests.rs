@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::exports::records::OwnCells;
 use crate::{
     exports::mapping::{ConnectionMapping, Feed},
     vendors::{growingio::statistics::COMMAS, scripted},
@@ -25,9 +26,9 @@ fn read(files: &UserFiles, tag: &str, text: &str, as_vendor: bool) -> Result<Vec
             Ok(())
         };
         if as_vendor {
-            member.vendor(Record::Cells(&row), &mut out)?;
+            member.vendor(Record::Cells(row.cells()), &mut out)?;
         } else {
-            member.unified(Record::Cells(&row), &mut emit)?;
+            member.unified(Record::Cells(row.cells()), &mut emit)?;
         }
         if !out.is_empty() {
             rows.push(serde_json::from_slice(&out).unwrap());
@@ -186,7 +187,7 @@ fn exactly_200_000_users_are_told() {
     let files = files(&["user_id"], &[]);
     let mut member = files.member(TABS);
     let mut take = |cells: &[&str]| {
-        member.unified(Record::Cells(&csv::ByteRecord::from(cells.to_vec())), &mut |_| Ok(())).unwrap();
+        member.unified(Record::Cells(cells.iter().collect::<OwnCells>().cells()), &mut |_| Ok(())).unwrap();
     };
     take(&["cs1"]);
     assert!(files.warnings().is_empty());

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::{
-    exports::records::BadRecord,
+    exports::records::{BadRecord, Cells},
     vendors::growingio::{
         raw_events::tables::{Kind, Table, recognise, renamed},
         settings::RawData,
@@ -23,7 +23,7 @@ pub struct Layout {
 pub struct Column {
     pub role: Role,
     pub kind: Kind,
-    /// Its name in `properties`, as JSON: as documented, where it is.
+    /// Its name in `properties`, as documented, where it is: `"name":`
     pub property: String,
     /// Its name in the file, as JSON.
     pub json_name: String,
@@ -45,7 +45,7 @@ impl Layout {
     ///
     /// # Errors
     /// When nothing tells what the columns are.
-    pub fn find(tag: &str, version: RawData, first: &csv::ByteRecord) -> Result<(Self, bool), BadRecord> {
+    pub fn find(tag: &str, version: RawData, first: Cells<'_>) -> Result<(Self, bool), BadRecord> {
         let cells: Vec<Cow<'_, str>> = first.iter().map(|cell| String::from_utf8_lossy(cell.trim_ascii())).collect();
         let named = if version == RawData::V1 { None } else { Table::named(tag) };
         let plain: BTreeSet<String> = cells.iter().map(|cell| cell.to_ascii_lowercase().replace('_', "")).collect();
@@ -91,7 +91,7 @@ impl Layout {
                 Column {
                     role,
                     kind: Kind::of(&documented),
-                    property: serde_json::Value::String(names.own(&documented)).to_string(),
+                    property: format!("{}:", serde_json::Value::String(names.own(&documented))),
                     json_name: serde_json::Value::String(json_names.own(cell)).to_string(),
                 }
             })

@@ -2,19 +2,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::vendors::growingio::raw_events::tables::{TABLES, Table};
+use crate::{exports::records::OwnCells, vendors::scripted::rows};
 
 const ALL: Range<i64> = i64::MIN..i64::MAX;
-
-/// Cuts a file into rows as the engine does.
-fn rows(text: &str, dialect: Dialect) -> Vec<csv::ByteRecord> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .escape(dialect.escape)
-        .double_quote(dialect.double_quote)
-        .from_reader(text.as_bytes());
-    reader.byte_records().map(Result::unwrap).collect()
-}
 
 fn dialect(records: &RawRows) -> Dialect {
     let Framing::Delimited(dialect) = records.framing("page") else { panic!("no rows") };
@@ -25,7 +15,7 @@ fn read(records: &RawRows, tag: &str, text: &str) -> Result<Vec<Value>, BadRecor
     let mut member = records.member(tag);
     let mut events = Vec::new();
     for row in rows(text, dialect(records)) {
-        member.unified(Record::Cells(&row), &mut |row| {
+        member.unified(Record::Cells(row.cells()), &mut |row| {
             let mut line = Vec::new();
             row.write_json(&crate::exports::fields::Selection::everything(), &mut line).unwrap();
             assert!(!line.contains(&b'\n'), "a record is one line");
@@ -49,7 +39,7 @@ fn vendor(records: &RawRows, tag: &str, text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows(text, dialect(records)) {
         let mut line = Vec::new();
-        member.vendor(Record::Cells(&row), &mut line).unwrap();
+        member.vendor(Record::Cells(row.cells()), &mut line).unwrap();
         lines.extend((!line.is_empty()).then(|| String::from_utf8(line).unwrap()));
     }
     lines
@@ -175,7 +165,7 @@ fn numbers_keep_their_digits_and_what_is_no_number_is_text() {
         for row in rows(&format!("{column},time\n{cell},1\n"), V2) {
             let everything = crate::exports::fields::Selection::everything();
             member
-                .unified(Record::Cells(&row), &mut |row| {
+                .unified(Record::Cells(row.cells()), &mut |row| {
                     row.write_json(&everything, &mut line).unwrap();
                     Ok(())
                 })
@@ -222,13 +212,11 @@ fn without_a_header_the_documented_order_counts_and_is_warned_of() {
 fn a_text_that_was_cut_within_a_character_is_kept_and_warned_of() {
     let records = v2();
     let mut member = records.member("page");
-    let mut row = csv::ByteRecord::from(vec!["time", "title"]);
-    member.unified(Record::Cells(&row), &mut |_| Ok(())).unwrap();
-    row.clear();
-    row.push_field(b"1");
-    row.push_field(&"首".as_bytes()[..2]);
+    let header: OwnCells = ["time", "title"].into_iter().collect();
+    member.unified(Record::Cells(header.cells()), &mut |_| Ok(())).unwrap();
+    let row: OwnCells = [b"1", &"首".as_bytes()[..2]].into_iter().collect();
     let mut line = Vec::new();
-    member.vendor(Record::Cells(&row), &mut line).unwrap();
+    member.vendor(Record::Cells(row.cells()), &mut line).unwrap();
     assert_eq!(String::from_utf8(line).unwrap(), "{\"time\":\"1\",\"title\":\"\u{fffd}\"}");
     assert_eq!(records.warnings().len(), 1);
 }
