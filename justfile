@@ -29,6 +29,11 @@ bench-relay *arguments:
     cargo build --locked --release
     python3 benches/relay.py {{arguments}}
 
+# Measures the API beside a bare actix and sqlx service; needs wrk and psql (Debian packages)
+bench-api *arguments:
+    cargo build --locked --release
+    python3 benches/api/run.py {{arguments}}
+
 # Measures the pipeline against DuckDB and polars; needs python3 and unzip. `--help` shows what can be chosen
 bench-transform *arguments:
     cargo build --locked --release

@@ -21,7 +21,7 @@ use crate::{
     exports::retry::Spacing,
     operations::{Gateway, OwnGround, connections, destinations},
     results::{Limits, storage::Storage},
-    store::{self, hub::Hub},
+    store::{self, hub::Hub, reads::Reads},
     vault::Vault,
     vendors::http::Http,
     worker::{Worker, WorkerSettings},
@@ -76,7 +76,7 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let hub = Hub::default();
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
     let ground = OwnGround { data_dir: settings.data_dir.clone(), storage_url: settings.storage_url.clone() };
-    let gateway = Gateway { db, vault, http, storage, hub, ground: Arc::new(ground) };
+    let gateway = Gateway { reads: Reads::begin(db.clone()), db, vault, http, storage, hub, ground: Arc::new(ground) };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
     destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
 

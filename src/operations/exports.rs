@@ -283,7 +283,7 @@ pub async fn get_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> Res
 }
 
 pub(super) async fn read(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<ExportRecord, Error> {
-    store::exports::by_id(&gateway.db, &caller.tenant, id).await?.ok_or_else(|| not_found("export"))
+    gateway.reads.by_id(&caller.tenant, id).await?.ok_or_else(|| not_found("export"))
 }
 
 /// As [`get_export`], but holds the answer until `state` or `phase` differ from now, the export is finished, or

@@ -22,7 +22,7 @@ use url::Url;
 use crate::{
     exports::problem::{Code, Problem},
     results::storage::Storage,
-    store::hub::Hub,
+    store::{hub::Hub, reads::Reads},
     vault::Vault,
     vendors::http::Http,
 };
@@ -31,6 +31,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Gateway {
     pub db: PgPool,
+    /// Single exports, for many callers at once.
+    pub reads: Reads,
     pub vault: Vault,
     pub http: Http,
     pub storage: Storage,

@@ -104,6 +104,15 @@ pub async fn by_id(db: impl PgExecutor<'_>, tenant: &str, id: ExportId) -> sqlx:
         .await
 }
 
+/// These exports, whoever's they are, in any order.
+pub async fn by_ids(db: impl PgExecutor<'_>, ids: &[ExportId]) -> sqlx::Result<Vec<ExportRecord>> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
+    sqlx::query_as(concat!("select ", export_columns!(), " from export where export_id = any($1)"))
+        .bind(ids)
+        .fetch_all(db)
+        .await
+}
+
 /// The tenant's export, locked.
 pub async fn lock(db: impl PgExecutor<'_>, tenant: &str, id: ExportId) -> sqlx::Result<Option<ExportRecord>> {
     sqlx::query_as(concat!(

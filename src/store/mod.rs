@@ -9,6 +9,7 @@ pub mod exports;
 pub mod files;
 pub mod hub;
 pub mod parts;
+pub mod reads;
 pub mod slots;
 pub mod tokens;
 
