@@ -22,6 +22,11 @@ impl Sink for String {
 /// Appends `text` as a JSON string.
 pub fn string(out: &mut impl Sink, text: &str) {
     out.text("\"");
+    rest_of_string(out, text);
+}
+
+/// Appends `text` as a JSON string whose first quote is there already.
+pub fn rest_of_string(out: &mut impl Sink, text: &str) {
     let mut rest = text;
     while let Some(at) = find(rest.as_bytes(), is_escaped, escaped_in) {
         out.text(&rest[..at]);

@@ -42,7 +42,7 @@ impl<'a> Walk<'a> {
     /// Walks over a text.
     pub fn over(json: &'a [u8]) -> Self {
         // What is no UTF-8 is no JSON either, like an empty text.
-        Self { text: std::str::from_utf8(json).unwrap_or_default(), next: None, has_begun: false }
+        Self { text: simdutf8::basic::from_utf8(json).unwrap_or_default(), next: None, has_begun: false }
     }
 
     /// Passes over the opening brace, or what stands after a member; answers where the next member is, if there is one.

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use self::layout::{Layout, Role};
+use self::layout::{Column, Layout, Role};
 use super::tables::Kind;
 use crate::{
     exports::{
@@ -126,8 +126,7 @@ impl File<'_> {
             let why = format!("it has {} cells where the header has {}", row.len(), layout.columns.len());
             return Err(BadRecord(why.into()));
         }
-        let received =
-            layout.received_at.and_then(|at| row.get(at)).and_then(|cell| time::millis(str::from_utf8(cell).ok()?));
+        let received = layout.received_at.and_then(|at| row.get(at)).and_then(time::millis);
         Ok(self.is_wanted && received.is_none_or(|received| self.records.received.contains(&received)))
     }
 }
@@ -171,15 +170,14 @@ impl Member for File<'_> {
                         *place = Some(micros);
                         continue;
                     }
-                    // The first one has no comma before it.
-                    let prefix = if properties.is_empty() { "{" } else { "," };
-                    properties.push_str(prefix);
-                    properties.push_str(&column.property);
-                    property(properties, column.kind, &text);
+                    property(properties, column, &text);
                 }
             }
         }
-        properties.push_str(if properties.is_empty() { "{}" } else { "}" });
+        // What begins the first one is a comma.
+        let first = properties.len().min(1);
+        properties.replace_range(..first, "{");
+        properties.push('}');
         let known = |text, micros: Option<i64>| micros.map(|micros| Time::Known(Moment { text, micros }));
         event.event_time = known(Cow::Borrowed(event_time), event_micros);
         event.received_at = known(Cow::Borrowed(received_at), received_micros);
@@ -211,15 +209,18 @@ impl Member for File<'_> {
     }
 }
 
-/// Appends what a cell means in `properties`.
-fn property(out: &mut String, kind: Kind, text: &str) {
-    let is_written = match kind {
-        Kind::Text => false,
-        Kind::Integer => integer(out, text),
-        Kind::Double => double(out, text),
-        Kind::Map => map(out, text),
+/// Appends what a cell means in `properties`, behind its name.
+fn property(out: &mut String, column: &Column, text: &str) {
+    out.push_str(&column.property);
+    let write = match column.kind {
+        Kind::Text => return json::rest_of_string(out, text),
+        Kind::Integer => integer,
+        Kind::Double => double,
+        Kind::Map => map,
     };
-    if !is_written {
+    // It is no text, unless it cannot be read as anything else.
+    out.pop();
+    if !write(out, text) {
         json::string(out, text);
     }
 }

@@ -23,7 +23,7 @@ pub struct Layout {
 pub struct Column {
     pub role: Role,
     pub kind: Kind,
-    /// Its name in `properties`, as documented, where it is: `"name":`
+    /// Its name in `properties`, as documented, where it is: `,"name":"`, up to the quote that a text begins with.
     pub property: String,
     /// Its name in the file, as JSON.
     pub json_name: String,
@@ -91,7 +91,7 @@ impl Layout {
                 Column {
                     role,
                     kind: Kind::of(&documented),
-                    property: format!("{}:", serde_json::Value::String(names.own(&documented))),
+                    property: format!(",{}:\"", serde_json::Value::String(names.own(&documented))),
                     json_name: serde_json::Value::String(json_names.own(cell)).to_string(),
                 }
             })

@@ -3,39 +3,50 @@
 const DAY_MILLIS: i64 = 86_400_000;
 
 /// The number in a cell.
-pub fn millis(cell: &str) -> Option<i64> {
-    cell.trim_ascii().parse().ok()
+pub fn millis(cell: &[u8]) -> Option<i64> {
+    let cell = cell.trim_ascii();
+    // As every time of our days is: too few digits for an overflow.
+    if (1..=18).contains(&cell.len()) && cell.iter().all(u8::is_ascii_digit) {
+        return Some(cell.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')));
+    }
+    str::from_utf8(cell).ok()?.parse().ok()
 }
 
 /// Writes the time in a cell to `out` as RFC 3339 in UTC; answers its microseconds since 1970. None when it is none of
 /// the years 1 to 9999.
 pub fn write(cell: &str, out: &mut String) -> Option<i64> {
-    let millis = millis(cell)?;
+    let millis = millis(cell.as_bytes())?;
     let (days, of_day) = (millis.div_euclid(DAY_MILLIS), millis.rem_euclid(DAY_MILLIS));
     let (year, month, day) = civil(days);
     if !(1..=9999).contains(&year) {
         return None;
     }
+    // All of them are small and none is negative.
+    let [year, month, day, of_day] = [year, month, day, of_day].map(|number| u32::try_from(number).unwrap_or_default());
     let seconds = of_day / 1000;
     let mut text = *b"0000-00-00T00:00:00.000Z";
-    digits(&mut text[0..4], year);
-    digits(&mut text[5..7], month);
-    digits(&mut text[8..10], day);
-    digits(&mut text[11..13], seconds / 3600);
-    digits(&mut text[14..16], seconds / 60 % 60);
-    digits(&mut text[17..19], seconds % 60);
-    digits(&mut text[20..23], of_day % 1000);
+    two(&mut text, 0, year / 100);
+    two(&mut text, 2, year % 100);
+    two(&mut text, 5, month);
+    two(&mut text, 8, day);
+    two(&mut text, 11, seconds / 3600);
+    two(&mut text, 14, seconds / 60 % 60);
+    two(&mut text, 17, seconds % 60);
+    two(&mut text, 20, of_day % 1000 / 10);
+    text[22] = digit(of_day);
     out.clear();
     out.push_str(str::from_utf8(&text).unwrap_or_default());
     millis.checked_mul(1000)
 }
 
-/// Writes a number that has at most so many digits.
-fn digits(place: &mut [u8], mut number: i64) {
-    for digit in place.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-    }
+fn two(text: &mut [u8; 24], at: usize, number: u32) {
+    text[at] = digit(number / 10);
+    text[at + 1] = digit(number);
+}
+
+/// The last digit.
+const fn digit(number: u32) -> u8 {
+    b'0' + (number % 10) as u8
 }
 
 /// Year, month and day of a day counted from 1970, in the proleptic Gregorian calendar: years are taken to begin in
