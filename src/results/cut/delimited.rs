@@ -203,28 +203,8 @@ impl Cutter {
                     }
                 }
                 Within::Quotes => {
-                    let found = self.find(input, *at, |block| block.quoted);
-                    let inner = &rest[..found.unwrap_or(rest.len())];
-                    self.newlines += super::newlines(inner);
-                    let range = *at..*at + inner.len();
-                    let Some(length) = found else {
-                        self.put_aside(inner);
-                        *at = input.len();
-                        return false;
-                    };
-                    *at += length + 1;
-                    match rest.get(length + 1) {
-                        // Nothing of it was to be unescaped.
-                        Some(after) if self.open.is_none() && rest[length] == b'"' && self.is_separator(*after) => {
-                            *at += 1;
-                            if self.end_cell(range, *after) {
-                                return true;
-                            }
-                        }
-                        _ => {
-                            self.put_aside(inner);
-                            self.within = if rest[length] == b'"' { Within::EndOfQuotes } else { Within::Escape };
-                        }
+                    if self.quoted(input, at) {
+                        return true;
                     }
                 }
                 Within::Escape => {
@@ -243,6 +223,52 @@ impl Cutter {
             }
         }
         false
+    }
+
+    /// Goes on within quotes to their end; says whether the row has ended behind them.
+    fn quoted(&mut self, input: &[u8], at: &mut usize) -> bool {
+        let begin = *at;
+        // What is not put aside yet begins with `kept`; what was escaped is not looked at.
+        let (mut kept, mut from) = (begin, begin);
+        let end = loop {
+            let Some(ahead) = self.find(input, from, |block| block.quoted) else { break None };
+            let special = from + ahead;
+            if input[special] == b'"' {
+                break Some(special);
+            }
+            self.put_aside(&input[kept..special]);
+            kept = special + 1;
+            from = special + 2;
+            if kept == input.len() {
+                self.newlines += super::newlines(&input[begin..]);
+                *at = input.len();
+                self.within = Within::Escape;
+                return false;
+            }
+        };
+        self.newlines += super::newlines(&input[begin..end.unwrap_or(input.len())]);
+        let Some(end) = end else {
+            self.put_aside(&input[kept..]);
+            *at = input.len();
+            return false;
+        };
+        if self.open.is_some() {
+            self.put_aside(&input[kept..end]);
+        }
+        match input.get(end + 1) {
+            Some(after) if self.is_separator(*after) => {
+                *at = end + 2;
+                self.end_cell(kept..end, *after)
+            }
+            _ => {
+                if self.open.is_none() {
+                    self.put_aside(&input[kept..end]);
+                }
+                *at = end + 1;
+                self.within = Within::EndOfQuotes;
+                false
+            }
+        }
     }
 
     /// How far from `at` the next byte is that has a bit.

@@ -257,6 +257,10 @@ fn map(out: &mut String, text: &str) -> bool {
     if !text.starts_with('{') || !object::is_json(text) {
         return false;
     }
+    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
+        out.push_str(text);
+        return true;
+    }
     // Within JSON they stand between values only, and a record must stay one line.
     for piece in text.split_inclusive(['\n', '\r']) {
         match piece.strip_suffix(['\n', '\r']) {
