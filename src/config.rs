@@ -69,6 +69,9 @@ pub struct Settings {
     pub lease: Duration,
     /// Steps at once in one process.
     pub worker_concurrency: usize,
+    /// Exports of one tenant, and over one connection, that run at once; further ones wait.
+    pub tenant_concurrency: u32,
+    pub connection_concurrency: u32,
     /// How long results are kept.
     pub result_ttl: Duration,
     /// A result is cut into files of about this many bytes.
@@ -185,6 +188,8 @@ impl Settings {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let worker_concurrency =
             from.parse("worker_concurrency", &(2 * cores).to_string(), |text| within(text, 1, 1000))?;
+        let tenant_concurrency = from.parse("tenant_concurrency", "200", |text| within(text, 1, 1_000_000))?;
+        let connection_concurrency = from.parse("connection_concurrency", "200", |text| within(text, 1, 1_000_000))?;
         let result_ttl = from.parse("result_ttl", "P7D", |text| match parse_duration(text) {
             Some(ttl) if !ttl.is_zero() && ttl <= Duration::from_hours(10 * 365 * 24) => Ok(ttl),
             _ => Err("must be an ISO 8601 duration such as P7D or PT12H, above zero and at most ten years".into()),
@@ -218,6 +223,8 @@ impl Settings {
             poll_max: Duration::from_millis(poll_max),
             lease: Duration::from_secs(lease),
             worker_concurrency,
+            tenant_concurrency,
+            connection_concurrency,
             result_ttl,
             result_file_bytes: result_file_mib * 1024 * 1024,
             shutdown_grace: Duration::from_secs(shutdown_grace),

@@ -76,7 +76,8 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let hub = Hub::default();
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
     let ground = OwnGround { data_dir: settings.data_dir.clone(), storage_url: settings.storage_url.clone() };
-    let gateway = Gateway { reads: Reads::begin(db.clone()), db, vault, http, storage, hub, ground: Arc::new(ground) };
+    let (reads, ground, result_ttl) = (Reads::begin(db.clone()), Arc::new(ground), settings.result_ttl);
+    let gateway = Gateway { reads, db, vault, http, storage, hub, ground, result_ttl };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
     destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
 
@@ -101,7 +102,8 @@ fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
         concurrency: settings.worker_concurrency,
         lease: settings.lease,
         spacing: Spacing { min: settings.poll_min, max: settings.poll_max },
-        result_ttl: settings.result_ttl,
+        max_running_of_tenant: settings.tenant_concurrency,
+        max_running_over_connection: settings.connection_concurrency,
         limits: Limits { result_file_bytes: settings.result_file_bytes, ..Limits::default() },
         spool_dir,
         callback_base: settings.public_url.clone(),

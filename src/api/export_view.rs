@@ -12,7 +12,7 @@ use crate::{
         parameters::ParametersBody,
         problem::Problem,
         record::{AttemptRecord, EventRecord, ExportRecord, FileRecord},
-        request::{Dataset, Delivery, Format, Output, RecordSchema},
+        request::{Dataset, Delivery, Format, Output, Priority, RecordSchema},
         state::{Phase, State},
     },
     ids::{ExportId, FileId},
@@ -46,6 +46,7 @@ pub struct ExportView {
     pub output: Output,
     pub delivery: DeliveryView,
     pub labels: BTreeMap<String, String>,
+    pub priority: Priority,
     /// The subject of the token that asked for it.
     #[schema(example = "crm-sync")]
     pub created_by: String,
@@ -58,7 +59,8 @@ pub struct ExportView {
     /// The finished export this one repeats.
     #[schema(required = true, value_type = Option<String>)]
     pub retry_of: Option<ExportId>,
-    /// The export whose vendor export this one shares.
+    /// An export of your tenant whose vendor export this one shares, or whose files it was given. Null also while it shares
+    /// with exports that you cannot see.
     #[schema(required = true, value_type = Option<String>)]
     pub coalesced_with: Option<ExportId>,
     pub progress: ProgressView,
@@ -284,11 +286,12 @@ impl ExportView {
             output: export.output.0,
             delivery: DeliveryView::new(export.delivery.0, export.delivery_path),
             labels: export.labels.0,
+            priority: export.priority,
             created_by: export.created_by,
             attempt: export.attempt,
             retry_at: export.retry_at,
             retry_of: export.retry_of,
-            coalesced_with: None,
+            coalesced_with: export.coalesced_with,
             progress: ProgressView {
                 records: export.records,
                 bytes_read: export.bytes_read,
@@ -416,7 +419,7 @@ mod tests {
         let view = to_value(ExportView::new(export, examples::time(0))).unwrap();
         insta::assert_snapshot!(
             view.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
-            @"id state phase waiting_reason queue_position connection vendor dataset parameters output delivery labels created_by attempt retry_at retry_of coalesced_with progress created_at started_at last_progress_at finished_at deadline_at error warnings vendor_status result"
+            @"id state phase waiting_reason queue_position connection vendor dataset parameters output delivery labels priority created_by attempt retry_at retry_of coalesced_with progress created_at started_at last_progress_at finished_at deadline_at error warnings vendor_status result"
         );
         assert!(view["result"].is_null() && view["vendor_status"]["last"].is_null());
     }

@@ -17,7 +17,6 @@ use uuid::Uuid;
 use super::{
     Edge, body,
     caller::{Authorized, ExportsRead, ExportsWrite},
-    canonical,
     conditions::is_current,
     export_view::{ExportList, ExportView, etag},
     problem::{Answer, ApiError},
@@ -26,6 +25,7 @@ use super::{
 };
 use crate::{
     exports::{
+        canonical,
         parameters::Window,
         record::ExportRecord,
         request::{Dataset, SubmitExport},
@@ -126,7 +126,7 @@ pub async fn submit_export(
     let idempotency = key.map(|key| Idempotency { key, body_sha256 });
     let submission = operation::submit_export(&gateway, &caller, body, idempotency).await?;
     let mut export = ExportWithFiles { export: submission.export, files: Vec::new(), queue_position: None };
-    if submission.replayed && export.export.state == State::Succeeded {
+    if export.export.state == State::Succeeded {
         export = operation::get_export(&gateway, &caller, export.export.export_id).await?;
     }
     let mut answer = accepted(&export.export);

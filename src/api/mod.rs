@@ -6,7 +6,6 @@ pub mod auth;
 mod body;
 mod callbacks;
 mod caller;
-mod canonical;
 mod catalog;
 mod conditions;
 mod connections;

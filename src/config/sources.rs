@@ -81,6 +81,12 @@ pub struct Flags {
     /// Steps at once in one process [default: 2 × cores]
     #[arg(long, value_name = "N")]
     pub worker_concurrency: Option<String>,
+    /// Exports of one tenant that run at once; further ones wait [default: 200]
+    #[arg(long, value_name = "N")]
+    pub tenant_concurrency: Option<String>,
+    /// Exports over one connection that run at once; further ones wait [default: 200]
+    #[arg(long, value_name = "N")]
+    pub connection_concurrency: Option<String>,
     /// How long results are kept, as an ISO 8601 duration [default: P7D]
     #[arg(long, value_name = "DURATION")]
     pub result_ttl: Option<String>,

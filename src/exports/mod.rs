@@ -2,6 +2,7 @@
 //! Start at [`request::ExportRequest`] (what a caller asks), [`state::State`] (how a job moves) and
 //! [`problem::Problem`] (how anything goes wrong, for callers and for the export itself).
 
+pub mod canonical;
 pub mod cells;
 pub mod delivery;
 pub mod fields;
@@ -9,6 +10,7 @@ pub mod json;
 pub mod mapping;
 pub mod moments;
 pub mod parameters;
+pub mod plan;
 pub mod problem;
 pub mod record;
 pub mod records;

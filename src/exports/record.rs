@@ -6,7 +6,7 @@ use sqlx::types::Json;
 
 use super::{
     problem::Problem,
-    request::{Dataset, Delivery, Output},
+    request::{Dataset, Delivery, Output, Priority},
     state::{Phase, State},
 };
 use crate::ids::{ConnectionId, DestinationId, ExportId, FileId};
@@ -29,6 +29,13 @@ pub struct ExportRecord {
     /// The folder below the destination that the files go to, if they do.
     pub delivery_path: Option<String>,
     pub labels: Json<std::collections::BTreeMap<String, String>>,
+    pub priority: Priority,
+    /// An export of the same tenant whose vendor export this one shares.
+    pub coalesced_with: Option<ExportId>,
+    /// While live: the export that does the work for this one, of whatever tenant. Never shown.
+    pub follows: Option<ExportId>,
+    /// See [`ExportRecord::run`]. Never shown.
+    pub run_id: Option<ExportId>,
     pub state: State,
     pub phase: Option<Phase>,
     pub waiting_reason: Option<String>,
@@ -58,6 +65,13 @@ pub struct ExportRecord {
     pub result_deleted_at: Option<DateTime<Utc>>,
     /// Grows with every change a caller can see.
     pub version: i64,
+}
+
+impl ExportRecord {
+    /// The work this export has part in, by the export that began it. It stays when the work is handed on.
+    pub fn run(&self) -> ExportId {
+        self.run_id.unwrap_or(self.export_id)
+    }
 }
 
 /// One result file. Visible only when its export has succeeded.

@@ -16,6 +16,8 @@ use super::{
 pub const DEFAULT_DEADLINE: Duration = Duration::from_hours(6);
 /// The longest deadline a caller may ask for.
 pub const MAX_DEADLINE: Duration = Duration::from_hours(48);
+/// The oldest data a caller may be content with.
+const MAX_MAX_AGE: Duration = Duration::from_hours(30 * 24);
 
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_KEY: usize = 63;
@@ -83,11 +85,15 @@ pub struct SubmitExport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "PT6H", default = "PT6H")]
     pub deadline: Option<String>,
+    /// Who goes first where exports wait for each other.
+    #[serde(default)]
+    pub priority: Priority,
     #[serde(default)]
     pub coalesce: Coalesce,
-    /// ISO 8601 duration. Only `PT0S` for now: a finished export is not yet answered again.
+    /// ISO 8601 duration. Above zero, an identical finished export whose data are no older than this may give its files:
+    /// this export has then succeeded at once. At most `P30D`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "PT0S", default = "PT0S")]
+    #[schema(example = "PT15M", default = "PT0S")]
     pub max_age: Option<String>,
 }
 
@@ -248,11 +254,34 @@ pub enum Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Coalesce {
-    /// They may. Sharing is not done yet: today each export asks the vendor.
+    /// They may: the vendor is asked once, and each export gets the files. The data may have been taken since the first
+    /// of them began; `result.data_as_of` says when.
     #[default]
     InFlight,
-    /// This one always asks the vendor again.
+    /// This one always asks the vendor again, and nobody shares with it.
     None,
+}
+
+/// Where exports wait for a worker or for room at the vendor, tenants take turns, and within a tenant the older go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It may wait: about eight interactive exports go for each of these, so that they wait but never for ever.
+    Batch,
+}
+
+impl Priority {
+    /// How far one export moves its tenant back in the line.
+    pub const fn weight(self) -> i64 {
+        match self {
+            Self::Interactive => 1,
+            Self::Batch => 8,
+        }
+    }
 }
 
 /// A checked request, as the engine keeps it.
@@ -297,16 +326,26 @@ impl SubmitExport {
                 DEFAULT_DEADLINE
             }
         };
-        match self.max_age.as_deref().map(parse_duration) {
-            None | Some(Some(Duration::ZERO)) => {}
-            Some(Some(_)) => errors.push(FieldError::new(
-                "/max_age",
-                "not_supported",
-                "only PT0S: a finished export is not answered again yet",
-            )),
-            Some(None) => errors.push(FieldError::new("/max_age", "invalid", "an ISO 8601 duration such as PT0S")),
+        if self.parsed_max_age().is_none() {
+            let why = "an ISO 8601 duration such as PT15M, at most P30D";
+            errors.push(FieldError::new("/max_age", "invalid", why));
+        }
+        if self.coalesce == Coalesce::None && !self.max_age().is_zero() {
+            let why = "contradicts `coalesce`: with `none` the vendor is always asked again";
+            errors.push(FieldError::new("/max_age", "invalid", why));
         }
         if errors.is_empty() { Ok(deadline) } else { Err(errors) }
+    }
+
+    /// How old the data of a finished export may be to be given again; zero for none. Read after [`Self::deadline`] has
+    /// found no error.
+    pub fn max_age(&self) -> Duration {
+        self.parsed_max_age().unwrap_or_default()
+    }
+
+    fn parsed_max_age(&self) -> Option<Duration> {
+        let Some(text) = self.max_age.as_deref() else { return Some(Duration::ZERO) };
+        parse_duration(text).filter(|max_age| *max_age <= MAX_MAX_AGE)
     }
 
     fn label_errors(&self) -> Vec<FieldError> {

@@ -9,8 +9,8 @@ pub struct Spacing {
     pub max: Duration,
 }
 
-/// How often a step is tried again after a failure that may pass.
-pub const MAX_FAILURES: u32 = 8;
+/// How often in a row a vendor is asked for a new link that then does not work.
+pub const MAX_RENEWALS: u32 = 8;
 
 impl Spacing {
     /// The pause before the next poll of an export the vendor has worked on for `waited`: an eighth of it, so that

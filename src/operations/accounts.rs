@@ -97,19 +97,19 @@ pub(super) fn text_of(credentials: &BTreeMap<String, SecretString>) -> SecretStr
 }
 
 impl OpenAccount {
-    /// Seals what the vendor gave, for the row of its export.
+    /// Seals what the vendor gave, for a run: it stays readable when the run's work is handed on to another export.
     pub fn seal_ticket(
         &self,
         gateway: &Gateway,
-        id: ExportId,
+        run: ExportId,
         ticket: &Ticket,
     ) -> Result<Vec<u8>, crate::vault::Error> {
-        gateway.vault.seal(&self.key, &[TICKET, &id.to_string()], ticket.0.expose_secret().as_bytes())
+        gateway.vault.seal(&self.key, &[TICKET, &run.to_string()], ticket.0.expose_secret().as_bytes())
     }
 
     /// Opens what the vendor gave.
-    pub fn open_ticket(&self, gateway: &Gateway, id: ExportId, sealed: &[u8]) -> Result<Ticket, AccountError> {
-        let plain = gateway.vault.open(&self.key, &[TICKET, &id.to_string()], sealed)?;
+    pub fn open_ticket(&self, gateway: &Gateway, run: ExportId, sealed: &[u8]) -> Result<Ticket, AccountError> {
+        let plain = gateway.vault.open(&self.key, &[TICKET, &run.to_string()], sealed)?;
         let text = std::str::from_utf8(&plain).map_err(|_| AccountError::Unreadable)?;
         Ok(Ticket(SecretString::from(text)))
     }

@@ -9,6 +9,7 @@ use super::{Caller, Error, Gateway, not_found};
 use crate::{
     exports::{
         delivery,
+        plan::EffectivePlan,
         problem::{Code, FieldError, Problem},
         record::{AttemptRecord, ConnectionRecord, DestinationRecord, EventRecord, ExportRecord, FileRecord},
         request::{Coalesce, Dataset, Delivery, ExportRequest, SubmitExport},
@@ -84,12 +85,14 @@ pub async fn submit_export(
         }
     }
     let accepted = accept(gateway, &mut tx, caller, &body).await?;
-    let export = insert(&mut tx, caller, &body, &accepted, None).await?;
+    let export = insert(gateway, &mut tx, caller, &body, &accepted, None).await?;
     if let Some(Idempotency { key, body_sha256 }) = &idempotency {
         let (tenant, subject) = (&caller.tenant, &caller.subject);
         store::exports::insert_key(&mut *tx, tenant, subject, key, body_sha256, export.export_id).await?;
     }
     tx.commit().await?;
+    // Nobody is notified of one more in a line; a worker of this process need not wait until it looks.
+    gateway.hub.stir();
     info!(export.id = %export.export_id, connection = %export.connection, dataset = export.dataset.as_str(), "export accepted");
     Ok(Submission { export, replayed: false })
 }
@@ -197,13 +200,33 @@ fn require_dataset(spec: &VendorSpec, dataset: Dataset) -> Result<(), Error> {
     Err(Problem::new(Code::DatasetNotSupported, detail).with_errors(vec![error]).into())
 }
 
+/// Adds the export: with the files of a finished one, as a follower of a live one, or with work of its own.
 async fn insert(
+    gateway: &Gateway,
     tx: &mut sqlx::PgConnection,
     caller: &Caller,
     body: &SubmitExport,
     accepted: &Accepted,
     retry_of: Option<ExportId>,
 ) -> Result<ExportRecord, Error> {
+    let plan = EffectivePlan {
+        connection: &accepted.connection,
+        dataset: body.dataset,
+        parameters: &body.parameters,
+        output: body.output,
+    };
+    let plan_sha256 = (body.coalesce == Coalesce::InFlight).then(|| plan.sha256());
+    let finished = match plan_sha256 {
+        Some(plan) if !body.max_age().is_zero() => {
+            store::sharing::finished(&mut *tx, &plan, &caller.tenant, body.max_age()).await?
+        }
+        _ => None,
+    };
+    let live = match plan_sha256 {
+        Some(plan) if finished.is_none() => live_work(tx, &plan, &caller.tenant).await?,
+        _ => None,
+    };
+    let work = finished.or(live);
     let new = store::exports::NewExport {
         export_id: accepted.export_id,
         tenant: &caller.tenant,
@@ -220,10 +243,38 @@ async fn insert(
         labels: &body.labels,
         deadline: accepted.deadline,
         warnings: &accepted.plan.warnings,
-        exclusive_key: accepted.plan.exclusive_key(),
+        // Who waits for another's work stands in no queue.
+        exclusive_key: accepted.plan.exclusive_key().filter(|_| work.is_none()),
         retry_of,
+        priority: body.priority,
+        plan_sha256: plan_sha256.as_ref().map(<[u8; 32]>::as_slice),
+        follows: live.map(|live| live.by),
+        run: work.map(|work| work.run),
+        coalesced_with: work.and_then(|work| work.shown),
     };
-    Ok(store::exports::insert(tx, &new).await?)
+    let export = store::exports::insert(&mut *tx, &new).await?;
+    Ok(match (finished, live) {
+        (Some(finished), _) => {
+            store::sharing::reuse(tx, export.export_id, finished.by, gateway.result_ttl).await?
+        }
+        (None, Some(_)) => store::sharing::join(tx, export.export_id).await?,
+        (None, None) => export,
+    })
+}
+
+/// Live work of the plan to share, if there is any. Without any, nobody else can begin some before this transaction ends.
+async fn live_work(
+    tx: &mut sqlx::PgConnection,
+    plan_sha256: &[u8],
+    tenant: &str,
+) -> Result<Option<store::sharing::Work>, Error> {
+    if store::sharing::live(&mut *tx, plan_sha256, tenant).await?.is_some() {
+        store::sharing::lock_plan_shared(&mut *tx, plan_sha256).await?;
+    } else {
+        store::sharing::lock_plan(&mut *tx, plan_sha256).await?;
+    }
+    // It may have ended, or begun, while the lock was waited for.
+    Ok(store::sharing::live(&mut *tx, plan_sha256, tenant).await?)
 }
 
 /// One page, newest first, and whether more follow.
@@ -314,6 +365,9 @@ pub async fn wait_for_change(
 /// Refused with `export_already_finished` when it succeeded or failed.
 pub async fn cancel_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> Result<ExportRecord, Error> {
     let mut tx = gateway.db.begin().await?;
+    if let Some(plan) = store::sharing::plan_of(&mut *tx, &caller.tenant, id).await? {
+        store::sharing::lock_plan(&mut *tx, &plan).await?;
+    }
     let export = store::exports::lock(&mut *tx, &caller.tenant, id).await?.ok_or_else(|| not_found("export"))?;
     if matches!(export.state, State::Cancelled | State::Cancelling) {
         return Ok(export);
@@ -322,7 +376,9 @@ pub async fn cancel_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> 
         let detail = format!("the export has {} already", export.state.as_str());
         return Err(Problem::new(Code::ExportAlreadyFinished, detail).into());
     };
-    let export = store::exports::request_cancel(&mut *tx, id, transition).await?;
+    // Others that wait for its work go on with it at once.
+    let is_free = store::sharing::hand_on(&mut tx, id).await?.is_some();
+    let export = store::exports::request_cancel(&mut *tx, id, transition, is_free).await?;
     tx.commit().await?;
     info!(export.id = %id, "cancellation requested");
     Ok(export)
@@ -341,12 +397,13 @@ pub async fn retry_export(gateway: &Gateway, caller: &Caller, id: ExportId) -> R
         delivery: old.delivery.0,
         labels: old.labels.0,
         deadline: Some(format!("PT{life}S")),
+        priority: old.priority,
         coalesce: Coalesce::default(),
         max_age: None,
     };
     let mut tx = gateway.db.begin().await?;
     let accepted = accept(gateway, &mut tx, caller, &body).await?;
-    let export = insert(&mut tx, caller, &body, &accepted, Some(id)).await?;
+    let export = insert(gateway, &mut tx, caller, &body, &accepted, Some(id)).await?;
     tx.commit().await?;
     Ok(export)
 }

@@ -1,6 +1,6 @@
 //! Reading and removing result files.
 
-use std::{collections::HashSet, ops::Range};
+use std::ops::Range;
 
 use chrono::Utc;
 
@@ -16,7 +16,7 @@ use crate::{
     results::{
         convert::is_rejected,
         joined::{self, Segment},
-        storage::{Chunks, export_prefix},
+        storage::Chunks,
     },
     store,
 };
@@ -118,17 +118,36 @@ fn require_available(export: &ExportRecord) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes every file of an export from the object store.
+/// Gives up an export's files, and removes from the object store those that no other export has.
 pub(super) async fn remove(gateway: &Gateway, id: ExportId) -> Result<(), Error> {
-    gateway.storage.sweep(&export_prefix(id), &HashSet::new()).await?;
-    Ok(store::files::mark_swept(&gateway.db, id).await?)
+    let folders = store::files::folders_of(&gateway.db, id).await?;
+    store::files::mark_swept(&gateway.db, id).await?;
+    for folder in folders {
+        sweep_folder(gateway, &folder).await?;
+    }
+    Ok(())
 }
 
-/// Removes the files of expired and deleted results; answers how many exports it cleaned.
+/// Gives up the files of expired and deleted results, and removes all that nobody has any more; answers how many exports
+/// it cleaned.
 pub async fn sweep_results(gateway: &Gateway) -> Result<usize, Error> {
     let due = store::files::to_sweep(&gateway.db, SWEEP_BATCH).await?;
     for id in &due {
-        remove(gateway, *id).await?;
+        store::files::mark_swept(&gateway.db, *id).await?;
+    }
+    for folder in store::files::folders_to_sweep(&gateway.db, SWEEP_BATCH).await? {
+        sweep_folder(gateway, &folder).await?;
     }
     Ok(due.len())
+}
+
+/// Removes what no manifest names from the folder of a run that has ended. An object is forgotten only after it is gone,
+/// so whoever dies in between leaves it to the next sweep.
+async fn sweep_folder(gateway: &Gateway, folder: &str) -> Result<(), Error> {
+    let objects = store::files::objects_below(&gateway.db, folder).await?;
+    if objects.unreferenced.is_empty() {
+        return Ok(());
+    }
+    gateway.storage.sweep(folder, &objects.referenced.into_iter().collect()).await?;
+    Ok(store::files::forget_objects(&gateway.db, &objects.unreferenced).await?)
 }

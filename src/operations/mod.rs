@@ -13,7 +13,7 @@ pub mod links;
 pub mod shared;
 pub mod vendors;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use glob::Pattern;
 use sqlx::PgPool;
@@ -39,6 +39,8 @@ pub struct Gateway {
     /// Wakes waiting callers and workers when an export changes.
     pub hub: Hub,
     pub ground: Arc<OwnGround>,
+    /// How long results are kept.
+    pub result_ttl: Duration,
 }
 
 /// What is the gateway's own: nothing is delivered there.

@@ -1,5 +1,6 @@
 //! Where result files lie: a local folder or an object store, chosen by a URL. Keys look like
-//! `exports/{export_id}/{claim}/{name}`, so one export's objects, and one claim's, share a prefix.
+//! `runs/{run}/{claim}/{name}`, so the objects of one run (the work that an export began, whoever shares it), and one
+//! claim's, share a prefix.
 //!
 //! What survives what: on a local folder every finished file and its folders are flushed to the disk before a writer
 //! says so, as object stores do by contract. A process killed while writing leaves a staging file there (`name#1`),
@@ -50,19 +51,19 @@ const PARTS_IN_FLIGHT: usize = 2;
 /// A store that takes longer than this to answer a probe is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Everything one export keeps.
-pub fn export_prefix(export: ExportId) -> String {
-    format!("exports/{export}")
+/// Everything one run keeps, named after the export that began it.
+pub fn run_prefix(run: ExportId) -> String {
+    format!("runs/{run}")
 }
 
-/// Everything that one claim on an export writes; `claim` sets it apart from earlier claims.
-pub fn claim_prefix(export: ExportId, claim: impl fmt::Display) -> String {
-    format!("exports/{export}/{claim}")
+/// Everything that one claim on a run writes; `claim` sets it apart from earlier claims.
+pub fn claim_prefix(run: ExportId, claim: impl fmt::Display) -> String {
+    format!("runs/{run}/{claim}")
 }
 
-/// Everything that is kept of one part of an export, whoever wrote it.
-pub fn part_prefix(export: ExportId, part: i32) -> String {
-    format!("exports/{export}/parts/{part:06}")
+/// Everything that is kept of one part of a run, whoever wrote it.
+pub fn part_prefix(run: ExportId, part: i32) -> String {
+    format!("runs/{run}/parts/{part:06}")
 }
 
 /// The store of result files; cheap to clone.

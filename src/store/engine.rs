@@ -35,37 +35,58 @@ pub struct ClaimedExport {
     pub destination_id: Option<DestinationId>,
     /// Set once only the delivery is left.
     pub staged_at: Option<DateTime<Utc>>,
+    /// Set once another export's files are named as this one's too.
+    pub stored_at: Option<DateTime<Utc>>,
+    /// Exports with the same one may share its work.
+    pub plan_sha256: Option<Vec<u8>>,
     /// The database's clock at the claim.
     pub now: DateTime<Utc>,
 }
 
-/// Claims up to `limit` exports that have been due longest and holds them for `lease`. `skip locked` lets workers poll
-/// side by side; when a lease ends, a crashed worker's export is due again.
+/// How many exports one claim takes, and of which kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// All in all.
+    pub limit: i64,
+    /// At most so many that no worker has had in hand, in their turn. The rest are those that have been due longest.
+    pub fresh: i64,
+}
+
+/// Claims exports and holds them for `lease`. `skip locked` lets workers poll side by side; when a lease ends, a crashed
+/// worker's export is due again. What is claimed is found by two partial indexes that hold no finished export, and by
+/// primary key after that, so that a claim costs the same whatever the size of the table.
 pub async fn claim_due(
     db: impl PgExecutor<'_>,
     worker: &str,
     lease: Duration,
-    limit: i64,
+    share: Share,
 ) -> sqlx::Result<Vec<ClaimedExport>> {
     sqlx::query_as(concat!(
-        "update export set claim = gen_random_uuid(), claimed_by = $1, due_at = now() + $2, wake = false \
-         where export_id in (select export_id from export where finished_at is null and due_at <= now() \
-                             order by due_at limit $3 for update skip locked) \
+        "with fresh as (select export_id from export where unclaimed and claim is null and finished_at is null \
+                        order by turn, export_id limit $4 for update skip locked), \
+         due as (select export_id from export where finished_at is null and due_at <= now() \
+                 order by due_at limit $3 - (select count(*) from fresh) for update skip locked) \
+         update export set claim = gen_random_uuid(), claimed_by = $1, due_at = now() + $2, wake = false, \
+         unclaimed = false \
+         where export_id = any(array(select export_id from fresh union all select export_id from due)) \
          returning now() as now, claim, failures, submissions, submit_intent_at, submitted_at, ticket, called_back_at, \
-         destination_id, staged_at, ",
+         destination_id, staged_at, stored_at, plan_sha256, ",
         export_columns!()
     ))
     .bind(worker)
     .bind(interval(lease)?)
-    .bind(limit)
+    .bind(share.limit)
+    .bind(share.fresh)
     .fetch_all(db)
     .await
 }
 
-/// When the next export is due, if any is live.
+/// When the next export is due, if any is live: at once while some have not been in any worker's hand.
 pub async fn next_due(db: impl PgExecutor<'_>) -> sqlx::Result<Option<Duration>> {
     let seconds: Option<f64> = sqlx::query_scalar(
-        "select extract(epoch from due_at - now())::float8 from export where finished_at is null order by due_at limit 1",
+        "select least((select 0.0 from export where unclaimed and claim is null and finished_at is null limit 1), \
+         (select extract(epoch from due_at - now()) from export where finished_at is null \
+          order by due_at limit 1))::float8",
     )
     .fetch_optional(db)
     .await?;
@@ -139,18 +160,17 @@ pub async fn hand_back(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid) -> sq
     .map(Held::from)
 }
 
-/// Lets go until the vendor has room. The state stays as it is.
+/// Lets go until there is room: whoever makes room has a worker look again. The state stays as it is.
 pub async fn wait_for_slot(
     db: impl PgExecutor<'_>,
     id: ExportId,
     claim: Uuid,
     reason: &str,
     exclusive_key: Option<&str>,
-    look_again: Duration,
 ) -> sqlx::Result<Held> {
     sqlx::query(
         "update export set claim = null, claimed_by = null, \
-         due_at = case when wake then now() else least(now() + $5, deadline_at) end, wake = false, \
+         due_at = case when wake then now() else deadline_at end, wake = false, \
          phase = 'waiting_for_slot', waiting_reason = $3, exclusive_key = $4, \
          version = version + case when phase = 'waiting_for_slot' and waiting_reason = $3 then 0 else 1 end \
          where export_id = $1 and claim = $2",
@@ -159,7 +179,6 @@ pub async fn wait_for_slot(
     .bind(claim)
     .bind(reason)
     .bind(exclusive_key)
-    .bind(interval(look_again)?)
     .execute(db)
     .await
     .map(Held::from)
@@ -291,31 +310,53 @@ pub struct Release<'a> {
 
 /// Lets go for a while.
 pub async fn release(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, release: &Release<'_>) -> sqlx::Result<Held> {
-    sqlx::query(
-        "update export set claim = null, claimed_by = null, \
-         due_at = case when wake then now() else least(now() + $3, deadline_at) end, wake = false, \
-         phase = case when state = 'running' then $4 else phase end, waiting_reason = $5, \
-         last_progress_at = case when $6::text is distinct from vendor_status and $6 is not null and $7 = 0 \
-                            then now() else last_progress_at end, \
-         vendor_status = coalesce($6, vendor_status), failures = $7, attempt = $7 + 1, \
-         retry_at = case when $7 > 0 then now() + $3 end, \
-         submit_intent_at = case when $8 then submit_intent_at end, \
-         warnings = case when $9::text is null or warnings ? $9 then warnings else warnings || to_jsonb($9::text) end, \
-         version = version + 1 \
-         where export_id = $1 and claim = $2",
+    let held = release_all(db, &[(id, claim, release.clone())]).await?;
+    Ok(if held.is_empty() { Held::Lost } else { Held::Yes })
+}
+
+/// Lets many go, each for a while; answers those that were still held. The version grows, and with it callers are told,
+/// only when they would see a difference: most looks at a vendor find what was found before.
+pub async fn release_all(
+    db: impl PgExecutor<'_>,
+    releases: &[(ExportId, Uuid, Release<'_>)],
+) -> sqlx::Result<Vec<ExportId>> {
+    macro_rules! column {
+        ($value:expr) => {
+            releases.iter().map($value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query_scalar(
+        "update export e set claim = null, claimed_by = null, \
+         due_at = case when e.wake then now() else least(now() + r.after, e.deadline_at) end, wake = false, \
+         phase = case when e.state = 'running' then r.phase else e.phase end, waiting_reason = r.waiting_reason, \
+         last_progress_at = case when r.vendor_status is distinct from e.vendor_status and r.vendor_status is not null \
+                                 and r.failures = 0 then now() else e.last_progress_at end, \
+         vendor_status = coalesce(r.vendor_status, e.vendor_status), failures = r.failures, \
+         attempt = r.failures + 1, retry_at = case when r.failures > 0 then now() + r.after end, \
+         submit_intent_at = case when r.outcome_unknown then e.submit_intent_at end, \
+         warnings = case when r.warning is null or e.warnings ? r.warning then e.warnings \
+                         else e.warnings || to_jsonb(r.warning) end, \
+         version = e.version + case when \
+             r.failures = 0 and e.failures = 0 and e.retry_at is null and r.waiting_reason is not distinct from e.waiting_reason \
+             and (e.state <> 'running' or r.phase is not distinct from e.phase) \
+             and (r.vendor_status is null or r.vendor_status is not distinct from e.vendor_status) \
+             and (r.warning is null or e.warnings ? r.warning) then 0 else 1 end \
+         from unnest($1::uuid[], $2::uuid[], $3::interval[], $4::text[], $5::text[], $6::text[], $7::int[], $8::bool[], \
+                     $9::text[]) as r (export_id, claim, after, phase, waiting_reason, vendor_status, failures, \
+                                       outcome_unknown, warning) \
+         where e.export_id = r.export_id and e.claim = r.claim returning e.export_id",
     )
-    .bind(id)
-    .bind(claim)
-    .bind(interval(release.after)?)
-    .bind(release.phase)
-    .bind(release.waiting_reason)
-    .bind(release.vendor_status)
-    .bind(release.failures)
-    .bind(release.outcome_unknown)
-    .bind(release.warning)
-    .execute(db)
+    .bind(column!(|(id, ..)| id.0))
+    .bind(column!(|(_, claim, _)| *claim))
+    .bind(releases.iter().map(|(.., release)| interval(release.after)).collect::<sqlx::Result<Vec<_>>>()?)
+    .bind(column!(|(.., release)| release.phase.as_str()))
+    .bind(column!(|(.., release)| release.waiting_reason))
+    .bind(column!(|(.., release)| release.vendor_status))
+    .bind(column!(|(.., release)| release.failures))
+    .bind(column!(|(.., release)| release.outcome_unknown))
+    .bind(column!(|(.., release)| release.warning))
+    .fetch_all(db)
     .await
-    .map(Held::from)
 }
 
 /// Forgets what the vendor gave, because the vendor no longer has it; the next step asks again.
@@ -338,7 +379,8 @@ pub async fn forget_ticket(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, w
 pub async fn begin_transfer(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, files: i32) -> sqlx::Result<Held> {
     sqlx::query(
         "update export set phase = 'downloading', vendor_status = 'ready', waiting_reason = null, files_total = $3, \
-         files_done = 0, records = 0, bytes_read = 0, bytes_written = 0, retry_at = null, last_progress_at = now(), \
+         files_done = 0, records = 0, bytes_read = 0, bytes_written = 0, retry_at = null, \
+         last_progress_at = case when failures = 0 then now() else last_progress_at end, \
          data_as_of = now(), version = version + 1 where export_id = $1 and claim = $2 and state = 'running'",
     )
     .bind(id)

@@ -8,16 +8,19 @@ use sqlx::{PgExecutor, postgres::types::PgInterval, types::Json};
 use crate::{
     exports::{
         record::{AttemptRecord, EventRecord, ExportRecord},
-        request::{Dataset, Delivery, Output},
+        request::{Dataset, Delivery, Output, Priority},
         state::{State, Transition},
     },
     ids::{ConnectionId, DestinationId, ExportId},
 };
 
+/// How often a follower looks on its own whether the export it follows still lives: it is told, this is the fallback.
+pub(super) const LOOK_AT_LEADER: Duration = Duration::from_mins(10);
+
 macro_rules! export_columns {
     () => {
         "export_id, tenant, created_by, connection_id, connection, vendor, dataset, parameters, output, delivery, \
-         delivery_path, labels, state, phase, waiting_reason, attempt, retry_at, retry_of, records, bytes_read, bytes_written, \
+         delivery_path, labels, priority, coalesced_with, follows, run_id, state, phase, waiting_reason, attempt, retry_at, retry_of, records, bytes_read, bytes_written, \
          files_done, files_total, created_at, started_at, last_progress_at, finished_at, deadline_at, error, warnings, \
          vendor_status, vendor_reference, result_expires_at, data_as_of, result_deleted_at, version"
     };
@@ -44,6 +47,13 @@ pub struct NewExport<'a> {
     pub warnings: &'a [String],
     pub exclusive_key: Option<&'a str>,
     pub retry_of: Option<ExportId>,
+    pub priority: Priority,
+    /// See [`EffectivePlan`](crate::exports::plan::EffectivePlan); `None` shares with nobody.
+    pub plan_sha256: Option<&'a [u8]>,
+    /// Whose work it waits for.
+    pub follows: Option<ExportId>,
+    pub run: Option<ExportId>,
+    pub coalesced_with: Option<ExportId>,
 }
 
 /// Filters of a list; `None` filters nothing.
@@ -66,12 +76,19 @@ pub(super) fn interval(duration: Duration) -> sqlx::Result<PgInterval> {
         .map_err(sqlx::Error::Encode)
 }
 
-/// Adds an export, due at once.
+/// Adds an export: at the end of its tenant's part of the line, or waiting for the one it follows. Its turn is counted
+/// from where the line stands, or from the tenant's last in it: that is start-time fair queueing, with a tenant's exports
+/// of one priority as a flow. Two that come at the same moment may get the same turn.
 pub async fn insert(db: impl PgExecutor<'_>, new: &NewExport<'_>) -> sqlx::Result<ExportRecord> {
     sqlx::query_as(concat!(
         "insert into export (export_id, tenant, created_by, connection_id, connection, vendor, dataset, parameters, \
-         output, delivery, labels, deadline_at, warnings, retry_of, exclusive_key, destination_id, delivery_path) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12, $13, $14, $15, $16, $17) returning ",
+         output, delivery, labels, deadline_at, warnings, retry_of, exclusive_key, destination_id, delivery_path, \
+         priority, plan_sha256, follows, run_id, coalesced_with, unclaimed, due_at, turn) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+         $21, $22, $20::uuid is null, now() + least($12, case when $20::uuid is not null then $23 end), $24 + greatest( \
+             coalesce((select turn from export where state = 'queued' and follows is null order by turn limit 1), 0), \
+             coalesce((select turn from export where state = 'queued' and follows is null and tenant = $2 \
+                       and priority = $18 order by turn desc limit 1), 0))) returning ",
         export_columns!()
     ))
     .bind(new.export_id)
@@ -91,6 +108,13 @@ pub async fn insert(db: impl PgExecutor<'_>, new: &NewExport<'_>) -> sqlx::Resul
     .bind(new.exclusive_key)
     .bind(new.destination)
     .bind(new.delivery_path)
+    .bind(new.priority)
+    .bind(new.plan_sha256)
+    .bind(new.follows)
+    .bind(new.run)
+    .bind(new.coalesced_with)
+    .bind(interval(LOOK_AT_LEADER)?)
+    .bind(new.priority.weight())
     .fetch_one(db)
     .await
 }
@@ -128,19 +152,26 @@ pub async fn lock(db: impl PgExecutor<'_>, tenant: &str, id: ExportId) -> sqlx::
 
 /// One page of a tenant's exports, newest first.
 pub async fn list(db: impl PgExecutor<'_>, page: &Page<'_>) -> sqlx::Result<Vec<ExportRecord>> {
-    sqlx::query_as(concat!(
-        "select ",
-        export_columns!(),
-        " from export where tenant = $1 \
-           and ($2::text is null or state = $2) \
-           and ($3::text is null or connection = $3) \
-           and ($4::text is null or dataset = $4) \
-           and ($5::timestamptz is null or created_at > $5) \
-           and ($6::timestamptz is null or created_at < $6) \
-           and labels @> $7 \
-           and ($8::uuid is null or export_id < $8) \
-         order by export_id desc limit $9"
-    ))
+    macro_rules! select_page {
+        ($labels:literal) => {
+            concat!(
+                "select ",
+                export_columns!(),
+                " from export where tenant = $1 \
+                   and ($2::text is null or state = $2) \
+                   and ($3::text is null or connection = $3) \
+                   and ($4::text is null or dataset = $4) \
+                   and ($5::timestamptz is null or created_at > $5) \
+                   and ($6::timestamptz is null or created_at < $6) \
+                   and ",
+                $labels,
+                " and ($8::uuid is null or export_id < $8) order by export_id desc limit $9"
+            )
+        };
+    }
+    // The index of labels holds only exports that have some.
+    let any = page.labels.is_empty();
+    sqlx::query_as(if any { select_page!("labels @> $7") } else { select_page!("labels <> '{}' and labels @> $7") })
     .bind(page.tenant)
     .bind(page.state)
     .bind(page.connection)
@@ -159,20 +190,23 @@ pub async fn exclusive_key(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Resul
     sqlx::query_scalar("select exclusive_key from export where export_id = $1").bind(id).fetch_one(db).await
 }
 
-/// Moves a locked export on and has a worker look at it.
+/// Moves a locked export on and has a worker look at it. With `is_free` nobody holds it any more, whoever had claimed it.
 pub async fn request_cancel(
     db: impl PgExecutor<'_>,
     id: ExportId,
     transition: Transition,
+    is_free: bool,
 ) -> sqlx::Result<ExportRecord> {
     sqlx::query_as(concat!(
-        "update export set state = $3, version = version + 1, wake = true, \
-         due_at = case when claim is null then now() else due_at end where export_id = $1 and state = $2 returning ",
+        "update export set state = $3, version = version + 1, wake = true, unclaimed = false, \
+         claim = case when not $4 then claim end, \
+         due_at = case when claim is null or $4 then now() else due_at end where export_id = $1 and state = $2 returning ",
         export_columns!()
     ))
     .bind(id)
     .bind(transition.from())
     .bind(transition.to())
+    .bind(is_free)
     .fetch_one(db)
     .await
 }
@@ -200,11 +234,16 @@ pub async fn events(db: impl PgExecutor<'_>, id: ExportId, after: i64) -> sqlx::
     .await
 }
 
-/// Vendor exchanges, oldest first.
+/// Vendor exchanges, oldest first: the export's own, and those that others of its run had for it while it lived.
 pub async fn attempts(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<Vec<AttemptRecord>> {
     sqlx::query_as(
-        "select at, action, method, target, http_status, duration_ms, decision from vendor_exchange \
-         where export_id = $1 order by vendor_exchange_id",
+        "select x.at, x.action, x.method, x.target, x.http_status, x.duration_ms, x.decision \
+         from export own join export other on other.export_id = own.export_id or other.run_id = own.run_id \
+              or other.export_id = own.run_id \
+         join vendor_exchange x on x.export_id = other.export_id \
+         where own.export_id = $1 and (other.export_id = own.export_id \
+              or x.at between own.created_at and coalesce(own.finished_at, 'infinity')) \
+         order by x.vendor_exchange_id",
     )
     .bind(id)
     .fetch_all(db)

@@ -82,9 +82,57 @@ pub async fn to_sweep(db: impl PgExecutor<'_>, limit: i64) -> sqlx::Result<Vec<E
     .await
 }
 
-/// Notes that the files are gone.
+/// The folders that an export's files lie in.
+pub async fn folders_of(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "select distinct o.folder from result_file f join result_object o on o.object_key = f.object_key \
+         where f.export_id = $1",
+    )
+    .bind(id)
+    .fetch_all(db)
+    .await
+}
+
+/// Folders with objects that no manifest names any more.
+pub async fn folders_to_sweep(db: impl PgExecutor<'_>, limit: i64) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("select distinct folder from result_object where unreferenced_at is not null limit $1")
+        .bind(limit)
+        .fetch_all(db)
+        .await
+}
+
+/// Objects of one folder, by their keys.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Objects {
+    /// Named by some manifest.
+    pub referenced: Vec<String>,
+    pub unreferenced: Vec<String>,
+}
+
+/// The objects of a folder, all seen at one moment.
+pub async fn objects_below(db: impl PgExecutor<'_>, folder: &str) -> sqlx::Result<Objects> {
+    sqlx::query_as(
+        "select coalesce(array_agg(object_key) filter (where unreferenced_at is null), '{}') as referenced, \
+         coalesce(array_agg(object_key) filter (where unreferenced_at is not null), '{}') as unreferenced \
+         from result_object where folder = $1",
+    )
+    .bind(folder)
+    .fetch_one(db)
+    .await
+}
+
+/// Forgets objects that are gone.
+pub async fn forget_objects(db: impl PgExecutor<'_>, keys: &[String]) -> sqlx::Result<()> {
+    sqlx::query("delete from result_object where object_key = any($1) and unreferenced_at is not null")
+        .bind(keys)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Gives up the files: the manifest goes, and with the last one that names an object the object may go.
 pub async fn mark_swept(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<()> {
-    sqlx::query("update export set result_swept_at = now(), version = version + 1 where export_id = $1")
+    sqlx::query("update export set result_swept_at = coalesce(result_swept_at, now()), version = version + 1 where export_id = $1")
         .bind(id)
         .execute(db)
         .await

@@ -87,10 +87,10 @@ impl Hub {
         self.0.due.notify_one();
     }
 
-    /// Waits until some export may be due, at most `limit`. For the one worker loop of a process.
-    pub async fn due(&self, limit: Duration) {
-        // Time running out is as good an end as a hint.
-        drop(tokio::time::timeout(limit, self.0.due.notified()).await);
+    /// Waits until some export may be due, at most `limit`; says whether there was a hint. For the one worker loop of a
+    /// process.
+    pub async fn due(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.0.due.notified()).await.is_ok()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod files;
 pub mod hub;
 pub mod parts;
 pub mod reads;
+pub mod sharing;
 pub mod slots;
 pub mod tokens;
 

@@ -275,8 +275,8 @@ pub struct VendorError {
 pub enum Next {
     /// Only an explicit answer says this: the export fails now.
     GiveUp,
-    /// It may pass. Counted; after [`MAX_FAILURES`](crate::exports::retry::MAX_FAILURES) in a row, or after `at_most`
-    /// where the vendor's documents say that more tries are futile, the export fails.
+    /// It may pass. Tried again for as long as silence would be waited out (the dataset's stall window), or `at_most` times
+    /// in a row where the vendor's documents say that more are futile; then the export fails.
     TryAgain { after: Option<Duration>, at_most: Option<u32> },
     /// The vendor is healthy but has no room now (rate limit, busy segment). Never counted as a failure.
     Wait { after: Option<Duration> },

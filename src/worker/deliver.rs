@@ -44,12 +44,36 @@ pub async fn stage(
     step.keep_exchanges().await;
     let mut tx = step.worker.gateway.db.begin().await?;
     store::destinations::lock(&mut *tx, destination).await?;
+    settle::lock_for_end(&mut tx, step.claimed).await?;
     settle::held(store::engine::stage(&mut *tx, id, claim, moved).await?)?;
     transfer::name_files(&mut tx, id, stored).await?;
+    store::sharing::succeed_followers(&mut tx, id, step.worker.gateway.result_ttl).await?;
     tx.commit().await?;
     info!(records = moved.records, files = stored.len(), "everything is stored; the delivery is left");
     transfer::sweep_but(step, stored).await;
     Ok(())
+}
+
+/// Another export's files are this one's too: lets go, so that any worker can deliver them.
+pub async fn stage_given(step: &Step<'_>, destination: DestinationId) -> Result<(), Stop> {
+    let (id, claim) = (step.claimed.export.export_id, step.claimed.claim);
+    let mut tx = step.worker.gateway.db.begin().await?;
+    store::destinations::lock(&mut *tx, destination).await?;
+    let moved = counted(&step.claimed.export);
+    settle::held(store::engine::stage(&mut *tx, id, claim, moved).await?)?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What was counted when the files were stored.
+fn counted(export: &ExportRecord) -> Moved {
+    Moved {
+        records: export.records,
+        bytes_read: export.bytes_read,
+        bytes_written: export.bytes_written,
+        files_done: export.files_done,
+        files_total: export.files_total,
+    }
 }
 
 /// Copies the files to the destination and ends the export. What is there already is not copied again.
@@ -123,17 +147,13 @@ async fn complete(step: &Step<'_>, location: &str) -> Result<(), Stop> {
     let export = &step.claimed.export;
     let (id, claim) = (export.export_id, step.claimed.claim);
     let transition = State::Running.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
-    let moved = Moved {
-        records: export.records,
-        bytes_read: export.bytes_read,
-        bytes_written: export.bytes_written,
-        files_done: export.files_done,
-        files_total: export.files_total,
-    };
+    let moved = counted(export);
     let mut tx = step.worker.gateway.db.begin().await?;
-    let ttl = step.worker.settings.result_ttl;
+    let ttl = step.worker.gateway.result_ttl;
+    settle::lock_for_end(&mut tx, step.claimed).await?;
     settle::held(store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await?)?;
     store::files::set_locations(&mut *tx, id, location).await?;
+    settle::wake_after_end(&mut tx, step.claimed).await?;
     tx.commit().await?;
     info!(records = moved.records, bytes = moved.bytes_written, "the export succeeded");
     Ok(())

@@ -5,6 +5,7 @@
 mod deliver;
 mod hold;
 mod parts;
+mod release;
 mod settle;
 mod step;
 mod transfer;
@@ -21,11 +22,15 @@ use crate::{
     exports::retry::Spacing,
     operations::{Gateway, files},
     results::Limits,
-    store,
+    store::{
+        self,
+        engine::{ClaimedExport, Share},
+    },
 };
+use release::Releaser;
 
-/// How long a worker sleeps at most when nothing is due: notifications can be lost.
-const IDLE_FALLBACK: Duration = Duration::from_secs(5);
+/// How long a worker sleeps at most when nothing is due: notifications can be lost, and not everything is notified.
+const IDLE_FALLBACK: Duration = Duration::from_secs(1);
 /// The shortest sleep, for exports that are due but in other hands.
 const IDLE_MIN: Duration = Duration::from_millis(20);
 /// How often expired results are looked for.
@@ -40,8 +45,9 @@ pub struct WorkerSettings {
     pub lease: Duration,
     /// Spacing of polls and of tries after a failure.
     pub spacing: Spacing,
-    /// How long results are kept.
-    pub result_ttl: Duration,
+    /// Exports of one tenant, and over one connection, that run at once over all replicas.
+    pub max_running_of_tenant: u32,
+    pub max_running_over_connection: u32,
     pub limits: Limits,
     /// Where vendor files are received; must exist.
     pub spool_dir: PathBuf,
@@ -56,12 +62,15 @@ pub struct Worker {
     settings: Arc<WorkerSettings>,
     /// Random per process; only for people who look into the database.
     name: Arc<str>,
+    releaser: Releaser,
 }
 
 impl Worker {
+    /// Call within a runtime.
     pub fn new(gateway: Gateway, settings: WorkerSettings) -> Self {
         let name = format!("worker-{}", Uuid::new_v4().simple());
-        Self { gateway, settings: Arc::new(settings), name: name.into() }
+        let releaser = Releaser::start(gateway.db.clone());
+        Self { gateway, settings: Arc::new(settings), name: name.into(), releaser }
     }
 
     /// Works until `stop`; then claims nothing more, hands back what it holds, and returns.
@@ -79,15 +88,16 @@ impl Worker {
 
     async fn claim_until(&self, stop: &CancellationToken, steps: &TaskTracker) {
         let permits = Arc::new(Semaphore::new(self.settings.concurrency));
+        let mut odd = false;
         loop {
             let Some(Ok(first)) = stop.run_until_cancelled(permits.clone().acquire_owned()).await else { return };
             let mut free = vec![first];
             while let Ok(permit) = permits.clone().try_acquire_owned() {
                 free.push(permit);
             }
-            let limit = i64::try_from(free.len()).unwrap_or(i64::MAX);
+            odd = !odd;
             // Runs to its end also when told to stop: a claim whose answer nobody reads would hold until its lease ends.
-            match store::engine::claim_due(&self.gateway.db, &self.name, self.settings.lease, limit).await {
+            match self.claim(free.len(), odd).await {
                 Ok(claimed) if claimed.is_empty() => {
                     drop(free);
                     stop.run_until_cancelled(self.idle()).await;
@@ -116,15 +126,37 @@ impl Worker {
         }
     }
 
+    /// Claims half of those that nobody has had in hand and half of those that are due again, so that neither keeps the
+    /// other waiting, or more of one kind where there are fewer of the other. Of an odd number, `odd` says who gets one more.
+    async fn claim(&self, limit: usize, odd: bool) -> sqlx::Result<Vec<ClaimedExport>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let half = Share { limit, fresh: limit / 2 + i64::from(odd && limit % 2 == 1) };
+        let (db, lease) = (&self.gateway.db, self.settings.lease);
+        let claimed = store::engine::claim_due(db, &self.name, lease, half).await?;
+        if claimed.is_empty() && half.fresh == 0 {
+            return store::engine::claim_due(db, &self.name, lease, Share { limit, fresh: limit }).await;
+        }
+        Ok(claimed)
+    }
+
+    /// Waits until something may be due. While nothing is, that costs one small query a second.
     async fn idle(&self) {
-        let next = store::engine::next_due(&self.gateway.db).await.ok().flatten().unwrap_or(IDLE_FALLBACK);
-        self.gateway.hub.due(next.clamp(IDLE_MIN, IDLE_FALLBACK)).await;
+        loop {
+            let next = store::engine::next_due(&self.gateway.db).await.ok().flatten().unwrap_or(Duration::MAX);
+            let hinted = self.gateway.hub.due(next.clamp(IDLE_MIN, IDLE_FALLBACK)).await;
+            if hinted || next <= IDLE_FALLBACK {
+                return;
+            }
+        }
     }
 
     async fn sweep_for_ever(&self) {
         let mut every = tokio::time::interval(SWEEP_EVERY);
         loop {
             every.tick().await;
+            if let Err(error) = store::slots::wake_all_next(&self.gateway.db).await {
+                warn!(error = %error, "exports that wait for room could not be looked at; trying again later");
+            }
             match files::sweep_results(&self.gateway).await {
                 Ok(0) => {}
                 Ok(count) => debug!(results = count, "removed the files of results whose life is over"),

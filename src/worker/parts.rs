@@ -17,7 +17,7 @@ use crate::{
     exports::{
         problem::{Code, Problem},
         request::{Dataset, ExportRequest, Format},
-        retry::{MAX_FAILURES, Spacing},
+        retry::{MAX_RENEWALS, Spacing},
         state::{Event, Phase},
     },
     operations::accounts::OpenAccount,
@@ -135,8 +135,8 @@ impl Parts<'_> {
         match setback {
             Setback::Stop(end) => Err(end),
             Setback::Results(error) if error.fetch_again => {
-                let at_most = if error.code == Code::DeliveryFailed { MAX_FAILURES } else { MAX_FETCHES };
-                if failures >= at_most {
+                // Trouble of the gateway's own store says nothing about the data.
+                if error.code != Code::DeliveryFailed && failures >= MAX_FETCHES {
                     return Err(Stop::Fail(Box::new(Problem::new(error.code, error.message))));
                 }
                 info!(part = part.part, reason = %error, failures, "a part could not be used; fetching it again");
@@ -149,10 +149,10 @@ impl Parts<'_> {
                     let waited = self.waited(&part);
                     self.leave(&part, spacing.poll(waited, after), failures - 1, Some(&error.message)).await
                 }
-                Next::TryAgain { at_most, .. } if failures >= at_most.unwrap_or(MAX_FAILURES) => {
+                Next::TryAgain { at_most, .. } if self.is_last_try(failures, at_most) => {
                     Err(Stop::Vendor(VendorError { next: Next::GiveUp, ..error }))
                 }
-                Next::Renew | Next::Resubmit | Next::OutcomeUnknown if failures >= MAX_FAILURES => {
+                Next::Renew | Next::Resubmit | Next::OutcomeUnknown if failures >= MAX_RENEWALS => {
                     Err(Stop::Vendor(VendorError { next: Next::GiveUp, ..error }))
                 }
                 Next::TryAgain { after, .. } => {
@@ -164,6 +164,12 @@ impl Parts<'_> {
                 }
             },
         }
+    }
+
+    /// Whether a part that has failed so often in a row fails the export. Without a limit it is tried for as long as
+    /// anything moves.
+    fn is_last_try(&self, failures: u32, at_most: Option<u32>) -> bool {
+        at_most.map_or_else(|| settle::is_stalled(self.step.claimed), |at_most| failures >= at_most)
     }
 
     async fn ask(&self, part: &PendingPart) -> Result<(), Setback> {
@@ -248,9 +254,8 @@ impl Parts<'_> {
 
     /// Receives and converts one file.
     async fn receive(&self, part: &PendingPart, source: &str, data: VendorData) -> Result<Vec<PartFile>, Setback> {
-        let id = self.step.claimed.export.export_id;
         // A name of its own for every try: a lost claim's file is never mistaken for ours.
-        let prefix = format!("{}/{}", storage::part_prefix(id, part.number), Uuid::new_v4().simple());
+        let prefix = format!("{}/{}", storage::part_prefix(self.step.claimed.export.run(), part.number), Uuid::new_v4().simple());
         let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
         let conversion = Conversion { output: kept::kept(self.request.output), ..conversion };
         let records = conversion.records.clone();
@@ -342,10 +347,10 @@ impl Parts<'_> {
 
     /// Makes the result of what was kept.
     async fn join(&self, kept: Vec<StoredFile>) -> Result<Vec<StoredFile>, Stop> {
-        let (id, claim) = (self.step.claimed.export.export_id, self.step.claimed.claim);
+        let (run, claim) = (self.step.claimed.export.run(), self.step.claimed.claim);
         let (mut rejected, lines): (Vec<_>, Vec<_>) =
             kept.into_iter().partition(|file| convert::is_rejected(&file.name));
-        let prefix = storage::claim_prefix(id, claim.simple());
+        let prefix = storage::claim_prefix(run, claim.simple());
         let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
         let conversion = Conversion {
             output: kept::read_back(self.request.output),

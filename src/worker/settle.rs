@@ -9,7 +9,7 @@ use crate::{
     exports::{
         problem::{Code, Problem, VendorBlame},
         record::AttemptRecord,
-        retry::MAX_FAILURES,
+        retry::MAX_RENEWALS,
         state::{Event, Phase, State},
     },
     operations::accounts::AccountError,
@@ -18,7 +18,7 @@ use crate::{
         self, Held,
         engine::{ClaimedExport, Release},
     },
-    vendors::{Exchanges, Next, VendorError},
+    vendors::{Exchanges, Next, VendorError, registry},
 };
 
 /// How often the vendor may begin the same export, all in all.
@@ -127,8 +127,8 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
         Stop::Interrupted(Interrupt::Cancelled) => cancel(worker, claimed).await,
         Stop::Interrupted(Interrupt::Shutdown) => hand_back(worker, claimed).await,
         Stop::Interrupted(Interrupt::Deadline) => {
-            let detail = "the export did not finish before its deadline";
-            fail(worker, claimed, Problem::new(Code::DeadlineExceeded, detail)).await
+            info!("the deadline has passed");
+            end(worker, claimed, End::Expired(&after_deadline(claimed))).await
         }
         Stop::Submission(error) => vendor_error(worker, claimed, error, true).await,
         Stop::Vendor(error) => vendor_error(worker, claimed, error, false).await,
@@ -136,14 +136,13 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
         Stop::Delivery(problem) => {
             let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
             let after = worker.settings.spacing.backoff(failures, None);
-            try_again(worker, claimed, after, *problem, MAX_FAILURES, false).await
+            try_again(worker, claimed, after, *problem, None, false).await
         }
         Stop::Fail(problem) => fail(worker, claimed, *problem).await,
         Stop::Account(error) => {
             warn!(error = %error, "the connection cannot be opened");
             let detail = "the connection's credentials cannot be opened; the operator must look";
-            try_again(worker, claimed, OWN_FAILURE_PAUSE, Problem::new(Code::Internal, detail), MAX_FAILURES, false)
-                .await
+            try_again(worker, claimed, OWN_FAILURE_PAUSE, Problem::new(Code::Internal, detail), None, false).await
         }
         Stop::Store(error) => Err(error),
     };
@@ -159,8 +158,8 @@ async fn after_lost_write(worker: &Worker, claimed: &ClaimedExport) -> sqlx::Res
         None => {
             debug!("the claim is lost; another worker goes on");
             // Nobody else writes below our claim, and no manifest will name what we wrote.
-            let own = results::storage::claim_prefix(id, claimed.claim.simple());
-            remove(worker, &own).await;
+            let own = results::storage::claim_prefix(claimed.export.run(), claimed.claim.simple());
+            remove(worker, &own, HashSet::new()).await;
         }
         Some(State::Cancelling) => return cancel(worker, claimed).await,
         Some(_) => return hand_back(worker, claimed).await,
@@ -185,11 +184,16 @@ async fn vendor_error(
     let problem = blame(claimed, &error);
     match error.next {
         Next::GiveUp => fail(worker, claimed, problem).await,
+        // The vendor has said nothing of the export: that goes on for as long as silence would.
+        Next::TryAgain { at_most: None, .. } | Next::OutcomeUnknown if is_stalled(claimed) => {
+            fail(worker, claimed, stalled(claimed, &problem)).await
+        }
         Next::TryAgain { after, at_most } => {
-            let at_most = at_most.unwrap_or(MAX_FAILURES);
             try_again(worker, claimed, spacing.backoff(failures, after), problem, at_most, false).await
         }
-        Next::Renew => try_again(worker, claimed, spacing.backoff(failures, None), problem, MAX_FAILURES, false).await,
+        Next::Renew => {
+            try_again(worker, claimed, spacing.backoff(failures, None), problem, Some(MAX_RENEWALS), false).await
+        }
         Next::WaitForBudget { after } => {
             let release = Release {
                 after: jitter(claimed, after),
@@ -204,7 +208,7 @@ async fn vendor_error(
             release_with(worker, claimed, &release).await
         }
         Next::OutcomeUnknown => {
-            try_again(worker, claimed, spacing.backoff(failures, None), problem, MAX_FAILURES, submitting).await
+            try_again(worker, claimed, spacing.backoff(failures, None), problem, None, submitting).await
         }
         Next::Wait { after } => {
             let waited = (claimed.now - claimed.export.last_progress_at).to_std().unwrap_or_default();
@@ -238,22 +242,23 @@ async fn results_error(worker: &Worker, claimed: &ClaimedExport, error: results:
         return fail(worker, claimed, problem).await;
     }
     let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
-    let at_most = if error.code == Code::DeliveryFailed { MAX_FAILURES } else { MAX_FETCHES };
+    // Trouble of the gateway's own store says nothing about the data, and may last.
+    let at_most = (error.code != Code::DeliveryFailed).then_some(MAX_FETCHES);
     warn!(error = %error, cause = ?std::error::Error::source(&error), "the files could not be fetched whole");
     try_again(worker, claimed, worker.settings.spacing.backoff(failures, None), problem, at_most, false).await
 }
 
-/// Lets go for `after`, or fails when this was the last try.
+/// Lets go for `after`, or fails when this was the last try. Without `at_most` the deadline ends it.
 async fn try_again(
     worker: &Worker,
     claimed: &ClaimedExport,
     after: Duration,
     problem: Problem,
-    at_most: u32,
+    at_most: Option<u32>,
     outcome_unknown: bool,
 ) -> sqlx::Result<()> {
-    let failures = claimed.failures + 1;
-    if u32::try_from(failures).unwrap_or(u32::MAX) >= at_most {
+    let failures = claimed.failures.saturating_add(1);
+    if at_most.is_some_and(|at_most| u32::try_from(failures).unwrap_or(u32::MAX) >= at_most) {
         return fail(worker, claimed, problem).await;
     }
     let submitting = claimed.ticket.is_none();
@@ -283,7 +288,7 @@ fn phase_after(claimed: &ClaimedExport, submitting: bool, outcome_unknown: bool)
 
 async fn release_with(worker: &Worker, claimed: &ClaimedExport, release: &Release<'_>) -> sqlx::Result<()> {
     let (id, claim) = (claimed.export.export_id, claimed.claim);
-    store::engine::release(&worker.gateway.db, id, claim, release).await.map(drop_held)
+    worker.releaser.release(id, claim, release).await.map(drop_held)
 }
 
 /// The vendor's part in a failure, for the caller.
@@ -298,29 +303,48 @@ fn blame(claimed: &ClaimedExport, error: &VendorError) -> Problem {
 
 async fn fail(worker: &Worker, claimed: &ClaimedExport, problem: Problem) -> sqlx::Result<()> {
     info!(reason = %problem, "the export failed");
-    end(worker, claimed, Some(&problem)).await
+    end(worker, claimed, End::Failed(&problem)).await
 }
 
 async fn cancel(worker: &Worker, claimed: &ClaimedExport) -> sqlx::Result<()> {
     info!("the export is cancelled");
-    end(worker, claimed, None).await
+    end(worker, claimed, End::Cancelled).await
 }
 
-/// Ends an export without files, failed with `problem` or cancelled: the state, the slot and whoever waits for it in
-/// one transaction. A caller who cancelled in the very moment of a failure gets a cancelled export.
-async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>) -> sqlx::Result<()> {
+/// How an export ends without files.
+enum End<'a> {
+    Failed(&'a Problem),
+    /// Its own time is up, which says nothing about the work.
+    Expired(&'a Problem),
+    Cancelled,
+}
+
+/// Ends an export without files: the state, the slot and whoever waits for it in one transaction. Who follows it fails
+/// with it, or goes on with the work when only this one stops. A caller who cancelled in the very moment of a failure
+/// gets a cancelled export.
+async fn end(worker: &Worker, claimed: &ClaimedExport, end: End<'_>) -> sqlx::Result<()> {
     let export = &claimed.export;
     let (id, claim) = (export.export_id, claimed.claim);
     let mut tx = worker.gateway.db.begin().await?;
-    store::slots::lock_connection(&mut *tx, export.connection_id).await?;
+    lock_for_end(&mut tx, claimed).await?;
     let Some(state) = store::engine::lock_claimed(&mut *tx, id, claim).await? else {
         debug!("the claim is lost; another worker ends the export");
         return Ok(());
     };
-    let written = match (state.transition(Event::GaveUp), problem) {
-        (Ok(transition), Some(problem)) => store::engine::fail(&mut *tx, id, claim, transition, problem).await?,
+    let written = match (state.transition(Event::GaveUp), &end) {
+        (Ok(transition), End::Failed(problem)) => {
+            store::sharing::fail_followers(&mut *tx, id, problem).await?;
+            store::engine::fail(&mut *tx, id, claim, transition, problem).await?
+        }
+        (Ok(transition), End::Expired(problem)) => {
+            store::sharing::hand_on(&mut tx, id).await?;
+            store::engine::fail(&mut *tx, id, claim, transition, problem).await?
+        }
         _ => match state.transition(Event::CancelDone) {
-            Ok(transition) => store::engine::cancelled(&mut *tx, id, claim, transition).await?,
+            Ok(transition) => {
+                store::sharing::hand_on(&mut tx, id).await?;
+                store::engine::cancelled(&mut *tx, id, claim, transition).await?
+            }
             Err(_) => Held::Lost,
         },
     };
@@ -328,17 +352,73 @@ async fn end(worker: &Worker, claimed: &ClaimedExport, problem: Option<&Problem>
         return Ok(());
     }
     store::files::forget(&mut *tx, id).await?;
-    // Also without a slot: another export may have waited for this one's turn, or this one was woken for a free slot.
     store::slots::give_back(&mut *tx, id).await?;
-    store::slots::wake_next(&mut *tx, export.connection_id).await?;
+    wake_after_end(&mut tx, claimed).await?;
     tx.commit().await?;
-    remove(worker, &results::storage::export_prefix(id)).await;
+    if !store::sharing::is_run_shared(&worker.gateway.db, export.run(), id).await? {
+        let prefix = results::storage::run_prefix(export.run());
+        let named = store::files::objects_below(&worker.gateway.db, &prefix).await?.referenced;
+        remove(worker, &prefix, named.into_iter().collect()).await;
+    }
     Ok(())
 }
 
-/// Removes everything below `prefix` from the object store, as far as that is possible now.
-async fn remove(worker: &Worker, prefix: &str) {
-    if let Err(error) = worker.gateway.storage.sweep(prefix, &HashSet::new()).await {
+/// Takes every lock that ending an export takes besides its own row's: nobody joins its work, and nobody begins to wait
+/// for the room that it gives up, before the transaction ends.
+pub async fn lock_for_end(tx: &mut sqlx::PgConnection, claimed: &ClaimedExport) -> sqlx::Result<()> {
+    if let Some(plan) = &claimed.plan_sha256 {
+        store::sharing::lock_plan(&mut *tx, plan).await?;
+    }
+    store::slots::lock_connection(&mut *tx, claimed.export.connection_id).await?;
+    store::slots::lock_tenant(&mut *tx, &claimed.export.tenant).await
+}
+
+/// Has those looked at who may have waited for an export that has ended. Also when it held no slot: another may have
+/// waited for its turn, or for one more that runs.
+pub async fn wake_after_end(tx: &mut sqlx::PgConnection, claimed: &ClaimedExport) -> sqlx::Result<()> {
+    store::slots::wake_next(&mut *tx, claimed.export.connection_id).await?;
+    store::slots::wake_next_of_tenant(tx, &claimed.export.tenant).await
+}
+
+/// For how long nothing has moved.
+pub fn silence(claimed: &ClaimedExport) -> Duration {
+    (claimed.now - claimed.export.last_progress_at).to_std().unwrap_or_default()
+}
+
+/// Whether nothing has moved for the stall window of the dataset.
+pub fn is_stalled(claimed: &ClaimedExport) -> bool {
+    let export = &claimed.export;
+    let spec = registry::vendor(&export.vendor);
+    let spec = spec.and_then(|spec| spec.datasets.iter().find(|spec| spec.dataset == export.dataset));
+    spec.is_some_and(|spec| silence(claimed) >= spec.stall_window)
+}
+
+/// Failures, and nothing else, for the whole stall window: the last one's code, so that an outage can be told from a vendor
+/// that is slow.
+fn stalled(claimed: &ClaimedExport, last: &Problem) -> Problem {
+    let minutes = silence(claimed).as_secs() / 60;
+    let said = last.detail.as_deref().unwrap_or(&last.title);
+    Problem { detail: Some(format!("nothing has moved for {minutes} minutes; last: {said}")), ..last.clone() }
+}
+
+fn after_deadline(claimed: &ClaimedExport) -> Problem {
+    let detail = "the export did not finish before its deadline";
+    match (&claimed.export.vendor_status, claimed.failures) {
+        (Some(last), 1..) => {
+            let vendor = VendorBlame {
+                name: claimed.export.vendor.clone(),
+                http_status: None,
+                message: Some(last.clone()),
+            };
+            Problem::new(Code::DeadlineExceeded, format!("{detail}; last: {last}")).with_vendor(vendor)
+        }
+        _ => Problem::new(Code::DeadlineExceeded, detail),
+    }
+}
+
+/// Removes everything below `prefix` from the object store but `keep`, as far as that is possible now.
+async fn remove(worker: &Worker, prefix: &str, keep: HashSet<String>) {
+    if let Err(error) = worker.gateway.storage.sweep(prefix, &keep).await {
         warn!(error = %error, "what an unfinished export left in the object store could not be removed");
     }
 }

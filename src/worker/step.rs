@@ -31,9 +31,6 @@ use crate::{
     vendors::{DatasetSpec, Exchanges, Inquiry, Next, Pending, Progress, VendorError, Work},
 };
 
-/// How often an export that waits for a slot looks again on its own: slots given back wake it, this is the fallback.
-const SLOT_FALLBACK: Duration = Duration::from_mins(1);
-
 /// Everything a step works with.
 #[derive(Clone, Copy)]
 pub struct Step<'a> {
@@ -77,6 +74,13 @@ impl Step<'_> {
         }
         if self.claimed.staged_at.is_some() {
             return deliver::deliver(self).await;
+        }
+        if let (Some(_), Some(destination)) = (self.claimed.stored_at, self.claimed.destination_id) {
+            return deliver::stage_given(self, destination).await;
+        }
+        if export.follows.is_some() {
+            let (id, claim) = (export.export_id, self.claimed.claim);
+            return settle::held(store::sharing::follow_on(&self.worker.gateway.db, id, claim).await?);
         }
         let sealed = store::connections::sealed_by_id(&self.worker.gateway.db, export.connection_id).await?;
         let Some(sealed) = sealed else {
@@ -132,6 +136,9 @@ impl Step<'_> {
                 self.submit(account, request, spec, exclusive_key.as_deref(), max_concurrent).await
             }
             Work::Parts(each) => {
+                if !self.begin_parts().await? {
+                    return Ok(());
+                }
                 let verified = self.hold.race(account.vendor.verify(request, self.exchanges)).await?;
                 verified.map_err(Stop::Submission)?;
                 parts.begin(&each).await?;
@@ -151,7 +158,8 @@ impl Step<'_> {
     ) -> Result<(), Stop> {
         let export = &self.claimed.export;
         let reconciling = self.claimed.submit_intent_at.is_some();
-        if reconciling {
+        // After a failure the next answer decides.
+        if reconciling && self.claimed.failures == 0 {
             self.give_up_when_stalled(spec)?;
         }
         let callback = self.worker.settings.callback_base.as_ref().and_then(callback);
@@ -170,7 +178,7 @@ impl Step<'_> {
         let submitted = submitted.map_err(Stop::Submission)?;
 
         let db = &self.worker.gateway.db;
-        let ticket = account.seal_ticket(&self.worker.gateway, export.export_id, &submitted.ticket)?;
+        let ticket = account.seal_ticket(&self.worker.gateway, export.run(), &submitted.ticket)?;
         let reference = submitted.reference.as_deref();
         let (id, claim) = (export.export_id, self.claimed.claim);
         settle::held(store::engine::record_ticket(db, id, claim, &ticket, reference).await?)?;
@@ -189,16 +197,7 @@ impl Step<'_> {
         let export = &self.claimed.export;
         let (id, connection, claim) = (export.export_id, export.connection_id, self.claimed.claim);
         let mut tx = self.worker.gateway.db.begin().await?;
-        store::slots::lock_connection(&mut *tx, connection).await?;
-        let room = store::slots::room(&mut *tx, connection, id, key).await?;
-        let reason = match (room.key_taken, room.taken >= i64::from(max_concurrent)) {
-            (true, _) => Some("vendor_exclusive"),
-            (false, true) => Some("vendor_concurrency"),
-            (false, false) => None,
-        };
-        if let Some(reason) = reason {
-            let waiting = store::engine::wait_for_slot(&mut *tx, id, claim, reason, key, SLOT_FALLBACK).await?;
-            settle::held(waiting)?;
+        if !self.has_room(&mut tx, key, max_concurrent).await? {
             tx.commit().await?;
             return Ok(false);
         }
@@ -210,6 +209,54 @@ impl Step<'_> {
         Ok(true)
     }
 
+    /// As [`Self::begin`], for an export without a job: it takes no slot.
+    async fn begin_parts(&self) -> Result<bool, Stop> {
+        let export = &self.claimed.export;
+        let mut tx = self.worker.gateway.db.begin().await?;
+        let has_room = self.has_room(&mut tx, None, u32::MAX).await?;
+        if has_room {
+            let transition = export.state.transition(Event::Started).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
+            let (id, claim) = (export.export_id, self.claimed.claim);
+            settle::held(store::engine::begin_parts(&mut *tx, id, claim, transition).await?)?;
+        }
+        tx.commit().await?;
+        Ok(has_room)
+    }
+
+    /// Whether there is room for one more export: at the vendor, over the connection, for the tenant. Without room it is
+    /// let go until somebody makes some; room stays until the transaction ends.
+    async fn has_room(
+        &self,
+        tx: &mut sqlx::PgConnection,
+        key: Option<&str>,
+        max_concurrent: u32,
+    ) -> Result<bool, Stop> {
+        let (export, settings) = (&self.claimed.export, &self.worker.settings);
+        let (id, connection, claim) = (export.export_id, export.connection_id, self.claimed.claim);
+        store::slots::lock_connection(&mut *tx, connection).await?;
+        store::slots::lock_tenant(&mut *tx, &export.tenant).await?;
+        let room = store::slots::room(&mut *tx, connection, &export.tenant, id, key).await?;
+        let is_new = export.state == State::Queued;
+        let reason = if room.key_taken {
+            "vendor_exclusive"
+        } else if room.taken + room.ahead >= i64::from(max_concurrent) {
+            "vendor_concurrency"
+        } else if is_new && room.running_over_connection + room.ahead >= i64::from(settings.max_running_over_connection)
+        {
+            "connection_concurrency"
+        } else if is_new && room.running_of_tenant >= i64::from(settings.max_running_of_tenant) {
+            "tenant_concurrency"
+        } else {
+            return Ok(true);
+        };
+        settle::held(store::engine::wait_for_slot(&mut *tx, id, claim, reason, key).await?)?;
+        if reason == "tenant_concurrency" {
+            // It may have been woken for room that another can use.
+            store::slots::wake_next(&mut *tx, connection).await?;
+        }
+        Ok(false)
+    }
+
     /// Asks how far the vendor is; fetches the files when they are ready.
     async fn follow(
         &self,
@@ -219,7 +266,7 @@ impl Step<'_> {
         ticket: &[u8],
     ) -> Result<(), Stop> {
         let export = &self.claimed.export;
-        let ticket = account.open_ticket(&self.worker.gateway, export.export_id, ticket)?;
+        let ticket = account.open_ticket(&self.worker.gateway, export.run(), ticket)?;
         let inquiry = Inquiry {
             of: Pending::Job(&ticket),
             seen_ready: export.data_as_of.is_some(),
@@ -244,7 +291,7 @@ impl Step<'_> {
             Progress::NextStage(submitted) => {
                 let db = &self.worker.gateway.db;
                 let (id, claim) = (export.export_id, self.claimed.claim);
-                let ticket = account.seal_ticket(&self.worker.gateway, id, &submitted.ticket)?;
+                let ticket = account.seal_ticket(&self.worker.gateway, export.run(), &submitted.ticket)?;
                 let reference = submitted.reference.as_deref();
                 settle::held(store::engine::replace_ticket(db, id, claim, &ticket, reference).await?)?;
                 self.look_again(self.worker.settings.spacing.min, Phase::VendorProcessing, None, None).await
@@ -269,7 +316,8 @@ impl Step<'_> {
         let is_begun = self.claimed.ticket.is_some() || self.claimed.submit_intent_at.is_some();
         let key = store::exports::exclusive_key(db, export.export_id).await?;
         let Some(key) = key.filter(|_| is_begun && export.data_as_of.is_none()) else { return Ok(()) };
-        if store::slots::is_shared(db, &export.vendor, export.export_id, &key).await? {
+        if store::sharing::is_followed(db, export.export_id).await?
+            || store::slots::is_shared(db, &export.vendor, export.export_id, &key).await? {
             return Ok(());
         }
         let Some(sealed) = store::connections::sealed_by_id(db, export.connection_id).await? else { return Ok(()) };
@@ -277,14 +325,14 @@ impl Step<'_> {
         let request = ExportRequest::parse(export.dataset, &export.parameters, export.output.0)
             .map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
         let ticket = match &self.claimed.ticket {
-            Some(ticket) => Some(account.open_ticket(&self.worker.gateway, export.export_id, ticket)?),
+            Some(ticket) => Some(account.open_ticket(&self.worker.gateway, export.run(), ticket)?),
             None => None,
         };
         account.vendor.cancel(&request, ticket.as_ref(), self.exchanges).await.map_err(Stop::Vendor)
     }
 
     pub fn give_up_when_stalled(&self, spec: &DatasetSpec) -> Result<(), Stop> {
-        let silent = (self.claimed.now - self.claimed.export.last_progress_at).to_std().unwrap_or_default();
+        let silent = settle::silence(self.claimed);
         if silent < spec.stall_window {
             return Ok(());
         }
@@ -303,8 +351,7 @@ impl Step<'_> {
             Release { after, phase, waiting_reason: None, vendor_status, failures: 0, outcome_unknown: false, warning };
         let id = self.claimed.export.export_id;
         self.keep_exchanges().await;
-        let held = store::engine::release(&self.worker.gateway.db, id, self.claimed.claim, &release).await?;
-        settle::held(held)
+        settle::held(self.worker.releaser.release(id, self.claimed.claim, &release).await?)
     }
 
     /// Writes down what was exchanged so far. Done before the export is let go: whoever sees it move on, or holds it

@@ -129,7 +129,7 @@ async fn convert(
     request: &ExportRequest,
     bring: impl AsyncFnOnce(Feeder) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let prefix = storage::claim_prefix(step.claimed.export.export_id, step.claimed.claim.simple());
+    let prefix = storage::claim_prefix(step.claimed.export.run(), step.claimed.claim.simple());
     let conversion = conversion(step, account, request, prefix);
     let records = conversion.records.clone();
     let (stored, ()) = convert_brought(step, conversion, bring).await?;
@@ -185,9 +185,12 @@ pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) ->
     let transition = State::Running.transition(Event::Completed).map_err(|_| Stop::Interrupted(Interrupt::Lost))?;
     step.keep_exchanges().await;
     let mut tx = step.worker.gateway.db.begin().await?;
-    let ttl = step.worker.settings.result_ttl;
+    let ttl = step.worker.gateway.result_ttl;
+    settle::lock_for_end(&mut tx, step.claimed).await?;
     settle::held(store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await?)?;
     name_files(&mut tx, id, &stored).await?;
+    store::sharing::succeed_followers(&mut tx, id, ttl).await?;
+    settle::wake_after_end(&mut tx, step.claimed).await?;
     tx.commit().await?;
     info!(records = moved.records, bytes = moved.bytes_written, files = stored.len(), "the export succeeded");
 
@@ -217,9 +220,9 @@ pub async fn name_files(tx: &mut sqlx::PgConnection, id: ExportId, stored: &[Sto
 
 /// Removes what earlier tries left in the object store, as far as that is possible.
 pub async fn sweep_but(step: &Step<'_>, stored: &[StoredFile]) {
-    let id = step.claimed.export.export_id;
+    let run = step.claimed.export.run();
     let keep: HashSet<String> = stored.iter().map(|file| file.object_key.clone()).collect();
-    if let Err(error) = step.worker.gateway.storage.sweep(&storage::export_prefix(id), &keep).await {
+    if let Err(error) = step.worker.gateway.storage.sweep(&storage::run_prefix(run), &keep).await {
         warn!(error = %error, "what earlier tries left in the object store could not be removed");
     }
 }

@@ -1,5 +1,5 @@
 //! One text for all ways to write the same JSON value: members sorted, no spaces (after RFC 8785). Its hash tells
-//! whether two requests with one idempotency key are the same.
+//! whether two requests are the same.
 
 use aws_lc_rs::digest;
 use serde_json::Value;
