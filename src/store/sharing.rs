@@ -101,16 +101,14 @@ pub async fn join(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<ExportR
     sqlx::query_as(concat!(
         "with urged as (update export l set turn = f.turn from export f \
                         where f.export_id = $1 and l.export_id = f.follows and l.turn > f.turn \
-                        and l.priority <> f.priority and l.state = 'queued'), \
-         shown as (select state, phase, waiting_reason, attempt, retry_at, records, bytes_read, bytes_written, \
-                               files_done, files_total, vendor_status, vendor_reference, data_as_of, started_at \
-                        from export where export_id = (select follows from export where export_id = $1)) \
-         update export f set state = shown.state, phase = shown.phase, waiting_reason = shown.waiting_reason, \
-         attempt = shown.attempt, retry_at = shown.retry_at, records = shown.records, bytes_read = shown.bytes_read, \
-         bytes_written = shown.bytes_written, files_done = shown.files_done, files_total = shown.files_total, \
-         vendor_status = shown.vendor_status, vendor_reference = shown.vendor_reference, \
-         data_as_of = shown.data_as_of, started_at = case when shown.started_at is not null then f.created_at end \
-         from shown where f.export_id = $1 and shown.state in ('queued', 'running') returning ",
+                        and l.priority <> f.priority and l.state = 'queued') \
+         update export f set (state, phase, waiting_reason, attempt, retry_at, records, bytes_read, bytes_written, \
+             files_done, files_total, vendor_status, vendor_reference, data_as_of, started_at) = ( \
+             select case when l.state = 'running' then l.state else f.state end, l.phase, l.waiting_reason, l.attempt, \
+             l.retry_at, l.records, l.bytes_read, l.bytes_written, l.files_done, l.files_total, l.vendor_status, \
+             l.vendor_reference, l.data_as_of, case when l.started_at is not null then f.created_at end \
+             from export l where l.export_id = f.follows) \
+         where f.export_id = $1 returning ",
         export_columns!()
     ))
     .bind(id)

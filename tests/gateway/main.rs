@@ -27,6 +27,7 @@ mod queue;
 mod raw_events;
 mod recorder;
 mod secrets;
+mod sharing;
 mod support;
 mod tenancy;
 mod tokens;

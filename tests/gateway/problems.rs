@@ -121,7 +121,7 @@ async fn every_wrong_field_is_pointed_at() {
         (with("/labels", json!({"team": 7})), "/labels/team"),
         (with("/deadline", json!("tomorrow")), "/deadline"),
         (with("/deadline", json!("P3D")), "/deadline"),
-        (with("/max_age", json!("PT1H")), "/max_age"),
+        (with("/max_age", json!("P31D")), "/max_age"),
         (with("/coalesce", json!("always")), "/coalesce"),
         (with("/parameters/audience/id", json!("a\u{0}b")), "/parameters/audience/id"),
     ] {
