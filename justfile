@@ -24,6 +24,10 @@ check:
 bench *sizes:
     cargo bench --locked --bench export -- {{sizes}}
 
+# Measures the job engine beside graphile-worker; needs node for that. `just bench-engine --jobs 1000 --finished 10000` is quick
+bench-engine *arguments:
+    cargo bench --locked --bench engine -- {{arguments}}
+
 # Measures downloads of 1 GiB beside nginx, and a thousand slow readers; needs nginx, wrk and psql (Debian packages)
 bench-relay *arguments:
     cargo build --locked --release

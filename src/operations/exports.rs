@@ -254,9 +254,7 @@ async fn insert(
     };
     let export = store::exports::insert(&mut *tx, &new).await?;
     Ok(match (finished, live) {
-        (Some(finished), _) => {
-            store::sharing::reuse(tx, export.export_id, finished.by, gateway.result_ttl).await?
-        }
+        (Some(finished), _) => store::sharing::reuse(tx, export.export_id, finished.by, gateway.result_ttl).await?,
         (None, Some(_)) => store::sharing::join(tx, export.export_id).await?,
         (None, None) => export,
     })

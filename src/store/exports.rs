@@ -172,17 +172,17 @@ pub async fn list(db: impl PgExecutor<'_>, page: &Page<'_>) -> sqlx::Result<Vec<
     // The index of labels holds only exports that have some.
     let any = page.labels.is_empty();
     sqlx::query_as(if any { select_page!("labels @> $7") } else { select_page!("labels <> '{}' and labels @> $7") })
-    .bind(page.tenant)
-    .bind(page.state)
-    .bind(page.connection)
-    .bind(page.dataset)
-    .bind(page.created_after)
-    .bind(page.created_before)
-    .bind(Json(page.labels))
-    .bind(page.before)
-    .bind(page.limit)
-    .fetch_all(db)
-    .await
+        .bind(page.tenant)
+        .bind(page.state)
+        .bind(page.connection)
+        .bind(page.dataset)
+        .bind(page.created_after)
+        .bind(page.created_before)
+        .bind(Json(page.labels))
+        .bind(page.before)
+        .bind(page.limit)
+        .fetch_all(db)
+        .await
 }
 
 /// What an export must not share at the vendor, if anything.

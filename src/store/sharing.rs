@@ -221,12 +221,13 @@ pub async fn fail_followers(db: impl PgExecutor<'_>, leader: ExportId, problem: 
 
 /// The plan of a live export of the tenant, if it may share work.
 pub async fn plan_of(db: impl PgExecutor<'_>, tenant: &str, id: ExportId) -> sqlx::Result<Option<Vec<u8>>> {
-    let plan: Option<Option<Vec<u8>>> =
-        sqlx::query_scalar("select plan_sha256 from export where export_id = $2 and tenant = $1 and finished_at is null")
-            .bind(tenant)
-            .bind(id)
-            .fetch_optional(db)
-            .await?;
+    let plan: Option<Option<Vec<u8>>> = sqlx::query_scalar(
+        "select plan_sha256 from export where export_id = $2 and tenant = $1 and finished_at is null",
+    )
+    .bind(tenant)
+    .bind(id)
+    .fetch_optional(db)
+    .await?;
     Ok(plan.flatten())
 }
 

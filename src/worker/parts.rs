@@ -255,7 +255,11 @@ impl Parts<'_> {
     /// Receives and converts one file.
     async fn receive(&self, part: &PendingPart, source: &str, data: VendorData) -> Result<Vec<PartFile>, Setback> {
         // A name of its own for every try: a lost claim's file is never mistaken for ours.
-        let prefix = format!("{}/{}", storage::part_prefix(self.step.claimed.export.run(), part.number), Uuid::new_v4().simple());
+        let prefix = format!(
+            "{}/{}",
+            storage::part_prefix(self.step.claimed.export.run(), part.number),
+            Uuid::new_v4().simple()
+        );
         let conversion = transfer::conversion(self.step, self.account, self.request, prefix);
         let conversion = Conversion { output: kept::kept(self.request.output), ..conversion };
         let records = conversion.records.clone();

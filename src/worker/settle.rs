@@ -405,11 +405,8 @@ fn after_deadline(claimed: &ClaimedExport) -> Problem {
     let detail = "the export did not finish before its deadline";
     match (&claimed.export.vendor_status, claimed.failures) {
         (Some(last), 1..) => {
-            let vendor = VendorBlame {
-                name: claimed.export.vendor.clone(),
-                http_status: None,
-                message: Some(last.clone()),
-            };
+            let vendor =
+                VendorBlame { name: claimed.export.vendor.clone(), http_status: None, message: Some(last.clone()) };
             Problem::new(Code::DeadlineExceeded, format!("{detail}; last: {last}")).with_vendor(vendor)
         }
         _ => Problem::new(Code::DeadlineExceeded, detail),

@@ -317,7 +317,8 @@ impl Step<'_> {
         let key = store::exports::exclusive_key(db, export.export_id).await?;
         let Some(key) = key.filter(|_| is_begun && export.data_as_of.is_none()) else { return Ok(()) };
         if store::sharing::is_followed(db, export.export_id).await?
-            || store::slots::is_shared(db, &export.vendor, export.export_id, &key).await? {
+            || store::slots::is_shared(db, &export.vendor, export.export_id, &key).await?
+        {
             return Ok(());
         }
         let Some(sealed) = store::connections::sealed_by_id(db, export.connection_id).await? else { return Ok(()) };

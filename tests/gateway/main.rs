@@ -31,3 +31,4 @@ mod sharing;
 mod support;
 mod tenancy;
 mod tokens;
+mod turns;

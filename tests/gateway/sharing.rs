@@ -186,7 +186,10 @@ async fn only_the_same_plan_is_shared() {
     let same = gateway.submit(&with("deadline", json!("PT1H"))).await;
     assert_eq!(same["coalesced_with"], others.last().unwrap()["id"], "the deadline is one's own");
     for other in &others {
-        assert_eq!((&other["coalesced_with"], &gateway.finished(other).await["state"]), (&json!(null), &json!("succeeded")));
+        assert_eq!(
+            (&other["coalesced_with"], &gateway.finished(other).await["state"]),
+            (&json!(null), &json!("succeeded"))
+        );
     }
     assert_eq!(gateway.finished(&first).await["state"], "succeeded");
     assert_eq!(gateway.finished(&same).await["state"], "succeeded");
@@ -314,7 +317,10 @@ async fn what_the_vendor_refuses_fails_for_all() {
         assert_eq!(export["state"], "failed");
         errors.push(export["error"].clone());
     }
-    assert!(errors[0]["code"] == "vendor_rejected_request" && errors.iter().all(|error| *error == errors[0]), "{errors:#?}");
+    assert!(
+        errors[0]["code"] == "vendor_rejected_request" && errors.iter().all(|error| *error == errors[0]),
+        "{errors:#?}"
+    );
     assert_eq!(submissions(&gateway, "growingio_cdp").await, 1);
 }
 
@@ -373,8 +379,7 @@ async fn a_young_enough_finished_export_is_answered_again() {
     assert_ne!(own["result"]["files"][0]["id"], first["result"]["files"][0]["id"]);
     let foreign = tenants[1].submit(&body).await;
     assert_eq!((&foreign["state"], &foreign["coalesced_with"]), (&json!("succeeded"), &json!(null)), "{foreign:#}");
-    let states: Vec<_> =
-        tenants[1].part(&foreign, "events").await.iter().map(|event| event["state"].clone()).collect();
+    let states: Vec<_> = tenants[1].part(&foreign, "events").await.iter().map(|event| event["state"].clone()).collect();
     assert_eq!(states, ["queued", "running", "succeeded"]);
     assert_eq!(submissions(&gateway, "braze").await, 1);
 
@@ -438,7 +443,8 @@ async fn a_killed_worker_takes_nobody_with_it() {
     let tenants = TENANTS.map(|name| Tenant::of(&gateway, name));
     let exports = join_all(tenants.iter().map(|tenant| tenant.submit(&body))).await;
     let first = worker(&gateway, "3");
-    eventually("the download", async || (tenants[1].get(&exports[1]).await["phase"] == "downloading").then_some(())).await;
+    eventually("the download", async || (tenants[1].get(&exports[1]).await["phase"] == "downloading").then_some(()))
+        .await;
     first.kill().await;
     gateway.faults(&[]).await;
     let _second = worker(&gateway, "3");
