@@ -19,8 +19,8 @@ pub fn install(folder: &Path) -> anyhow::Result<Option<Peer>> {
     let modules = folder.join("node");
     if !modules.join("node_modules/graphile-worker").exists() {
         fs::create_dir_all(&modules)?;
-        let npm =
-            Command::new("npm").args(["install", "--silent", "--no-save", "--prefix"]).arg(&modules).args(PACKAGES);
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-save", "--prefix"]).arg(&modules).args(PACKAGES);
         let mut npm = npm.current_dir(&modules).spawn().context("npm cannot be run")?;
         ensure!(npm.wait()?.success(), "npm could not install {PACKAGES:?}");
     }

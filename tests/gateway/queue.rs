@@ -31,8 +31,8 @@ async fn a_thousand_exports_queue_and_all_come_through() {
 
     // 200 segments four times, and 200 jobs over 50 tags.
     let segment = |number: usize| format!("5a1b0c2d-0000-4000-8000-{:012}", number + 3);
-    let braze = (0..800).map(|at| request("demo-braze", "segment", &segment(at % 200), COLUMNS[at / 200]));
-    let cdp = (0..200).map(|at| request("demo-cdp", "tag", &format!("tag_{}", at % 50 + 4), COLUMNS[at / 50]));
+    let braze = (0..800).map(|at| request("demo-braze", "segment", &segment(at / 4), COLUMNS[at % 4]));
+    let cdp = (0..200).map(|at| request("demo-cdp", "tag", &format!("tag_{}", at / 4 + 4), COLUMNS[at % 4]));
     let began = Instant::now();
     stream::iter(braze.chain(cdp))
         .for_each_concurrent(8, |body| {
@@ -88,6 +88,7 @@ async fn different_requests_for_one_segment_go_in_the_order_of_acceptance() {
     for at in 0..12 {
         let mut body = request(account.name, "segment", id, COLUMNS[at % 4]);
         body["labels"] = json!({"at": at.to_string()});
+        body["coalesce"] = json!("none");
         exports.push(gateway.submit(&body).await);
     }
     // One in the middle never comes to its turn; those behind it move up at once.

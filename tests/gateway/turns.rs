@@ -87,10 +87,10 @@ async fn what_is_interactive_goes_first_and_what_is_batch_goes_too() {
         submit(&gateway, if tag % 2 == 0 { "crm" } else { "growth" }, &request(account.name, tag, "email")).await;
         order.extend(claims(&gateway, 1).await);
     }
-    let batch: Vec<_> =
-        order.iter().enumerate().filter(|(_, (_, priority))| priority == "batch").map(|(at, _)| at).collect();
-    assert!(batch.first().is_some_and(|first| *first >= 5), "{order:?}");
-    assert!(!batch.is_empty() && batch.len() <= 5, "{order:?}");
+    let batch: Vec<_> = order.iter().map(|(_, priority)| priority == "batch").collect();
+    // One was at the front before the others came; each next one lets eight of every tenant go first.
+    let waited = batch.iter().skip(1).position(|is_batch| *is_batch);
+    assert!(batch[0] && waited.is_some_and(|waited| (8..=20).contains(&waited)), "{order:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,12 +104,8 @@ async fn a_limit_of_running_exports_holds_and_room_is_passed_on_at_once() {
     });
     let gateway = setup.start().await;
     let account = gateway.connect("growingio_cdp").await;
-    let mut exports = Vec::new();
-    for tag in 4..10 {
-        exports.push(submit(&gateway, "crm", &request(account.name, tag, "email")).await);
-    }
-    for tag in 10..14 {
-        exports.push(submit(&gateway, "growth", &request(account.name, tag, "email")).await);
+    for tag in 4..14 {
+        submit(&gateway, if tag < 10 { "crm" } else { "growth" }, &request(account.name, tag, "email")).await;
     }
     let mut reasons = std::collections::BTreeSet::new();
     let mut most = (0, 0);
@@ -134,7 +130,7 @@ async fn a_limit_of_running_exports_holds_and_room_is_passed_on_at_once() {
     assert!(reasons.contains("tenant_concurrency") && reasons.contains("connection_concurrency"), "{reasons:?}");
     let ends: Vec<(String, i64)> =
         sqlx::query_as("select state, count(*) from export group by state").fetch_all(&gateway.db).await.unwrap();
-    assert_eq!(ends, [("succeeded".to_owned(), exports.len() as i64)]);
+    assert_eq!(ends, [("succeeded".to_owned(), 10)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,9 +144,8 @@ async fn tenants_take_turns_at_one_segment() {
         body["parameters"]["fields"] = json!(["vendor_user_id", column]);
         body
     };
-    let mut exports = Vec::new();
     for column in COLUMNS {
-        exports.push(submit(&gateway, "many", &body(column)).await);
+        submit(&gateway, "many", &body(column)).await;
     }
     gateway_waits(&gateway, 5).await;
     submit(&gateway, "one", &body("city")).await;
