@@ -12,8 +12,6 @@ alter table export
     -- Set when another export's files were named as this one's, and only the delivery is left.
     add column stored_at timestamptz;
 
-create index export_leading on export (plan_sha256, export_id)
-    where plan_sha256 is not null and follows is null and finished_at is null;
 create index export_following on export (follows) where follows is not null and finished_at is null;
 create index export_by_run on export (run_id, tenant, export_id) where run_id is not null;
 create index export_reusable on export (plan_sha256, data_as_of desc)

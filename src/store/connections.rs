@@ -181,7 +181,7 @@ pub async fn set_health(
 pub async fn delete_unused(db: impl PgExecutor<'_>, id: ConnectionId) -> sqlx::Result<bool> {
     sqlx::query(
         "delete from connection c where connection_id = $1 and not exists \
-         (select from export e where e.connection_id = c.connection_id and e.finished_at is null)",
+         (select from live_export e where e.connection_id = c.connection_id)",
     )
     .bind(id)
     .execute(db)

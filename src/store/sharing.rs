@@ -62,8 +62,8 @@ pub async fn live(db: impl PgExecutor<'_>, plan_sha256: &[u8], tenant: &str) -> 
     sqlx::query_as(concat!(
         "select ",
         work_columns!(),
-        " from export l where l.plan_sha256 = $1 and l.follows is null and l.finished_at is null \
-         and l.state in ('queued', 'running') and l.staged_at is null and l.stored_at is null \
+        " from live_export live join export l on l.export_id = live.export_id \
+         where live.plan_sha256 = $1 and l.follows is null and l.finished_at is null and l.state in ('queued', 'running') and l.staged_at is null and l.stored_at is null \
          and (select count(*) from (select from export f where f.follows = l.export_id and f.finished_at is null \
                                     limit $3) counted) < $3 \
          order by l.export_id desc limit 1"

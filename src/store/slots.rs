@@ -87,10 +87,10 @@ pub async fn room(
              and e.follows is null and e.finished_at is null and e.state <> 'cancelling' \
              and e.waiting_reason in ('vendor_concurrency', 'connection_concurrency') \
              and (e.turn, e.export_id) < (own.turn, own.export_id) limit 1000) counted) as ahead, \
-         (select count(*) from export e where e.connection_id = $1 and e.state = 'running' and e.follows is null \
-          and e.export_id <> $2) as running_over_connection, \
-         (select count(*) from export e where e.tenant = $4 and e.state = 'running' and e.follows is null \
-          and e.export_id <> $2) as running_of_tenant \
+         (select count(*) from live_export e where e.connection_id = $1 and e.is_running and e.export_id <> $2) \
+          as running_over_connection, \
+         (select count(*) from live_export e where e.tenant = $4 and e.is_running and e.export_id <> $2) \
+          as running_of_tenant \
          from export own where own.export_id = $2",
     )
     .bind(connection)
