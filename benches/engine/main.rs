@@ -153,7 +153,7 @@ async fn steps(url: &str, jobs: u64, batch: i64) -> anyhow::Result<f64> {
     rows::live(&db, jobs, "now()").await?;
     let done = Arc::new(AtomicU64::new(0));
     let workers = if batch == 1 { AT_ONCE } else { 4 };
-    let began = Instant::now();
+    let (began, cpu, postgres) = (Instant::now(), rows::own_cpu()?, rows::postgres_cpu()?);
     let tasks: Vec<_> = (0..workers)
         .map(|_| {
             let (db, done) = (db.clone(), done.clone());
@@ -171,6 +171,9 @@ async fn steps(url: &str, jobs: u64, batch: i64) -> anyhow::Result<f64> {
         task.await??;
     }
     let took = began.elapsed();
+    let of_each = |spent: Duration| spent.as_micros() / u128::from(jobs);
+    let (cpu, postgres) = (of_each(rows::own_cpu()? - cpu), of_each(rows::postgres_cpu()?.saturating_sub(postgres)));
+    println!("  {jobs} steps, {batch} a claim: {took:.2?}, CPU for each {cpu} us, Postgres {postgres} us");
     let left: i64 = sqlx::query_scalar("select count(*) from export where due_at < now() + interval '1 hour'")
         .fetch_one(&db)
         .await?;
@@ -212,16 +215,17 @@ async fn idle(url: &str, folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Str
     let running = startup::start(&settings, Roles { api: false, worker: true }).await?;
     // The first look around is no waiting.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (cpu, queries) = (rows::own_cpu()?, rows::transactions(&db).await?);
+    let (began, cpu, transactions) = (Instant::now(), rows::own_cpu()?, rows::transactions(&db).await?);
     tokio::time::sleep(sizes.idle).await;
-    let secs = sizes.idle.as_secs_f64();
+    let transactions = rows::transactions(&db).await? - transactions;
+    let secs = began.elapsed().as_secs_f64();
     let cpu = (rows::own_cpu()? - cpu).as_secs_f64() / secs;
-    // Less the two looks at the figure itself.
+    // The pool tries a connection before each query, which counts as one too; and there are the looks at the figure.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let queries = (rows::transactions(&db).await? - queries - 2).max(0) as f64 / secs;
+    let queries = (transactions / 2 - 1).max(0) as f64 / secs;
     running.stop().await;
     db.close().await;
-    println!("\n{} exports that are not due, {secs} s", sizes.waiting);
+    println!("\n{} exports that are not due, {secs:.0} s", sizes.waiting);
     println!("{:<44} {:>11.1}%", "core of the replica", cpu * 100.0);
     println!("{:<44} {queries:>12.2}", "queries per second");
     let mut broken = Vec::new();

@@ -52,7 +52,23 @@ async fn fill(db: &PgPool, insert: String) -> sqlx::Result<()> {
 
 /// CPU time of this process so far.
 pub fn own_cpu() -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    cpu("self")
+}
+
+/// CPU time so far of every Postgres process on this machine: ours, unless others run beside it.
+pub fn postgres_cpu() -> anyhow::Result<Duration> {
+    let processes = std::fs::read_dir("/proc")?.filter_map(Result::ok);
+    let names = processes.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_postgres = |id: &String| {
+        let name = std::fs::read_to_string(format!("/proc/{id}/comm"));
+        name.is_ok_and(|name| name.starts_with("postgres"))
+    };
+    // One that has just ended counts no more.
+    Ok(names.filter(is_postgres).filter_map(|id| cpu(&id).ok()).sum())
+}
+
+fn cpu(process: &str) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').context("an unusual /proc/self/stat")?;
     let ticks = |n: usize| fields.split_whitespace().nth(n).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
     // utime and stime, the 14th and 15th field, in hundredths of a second.

@@ -63,7 +63,7 @@ pub async fn claim_due(
 ) -> sqlx::Result<Vec<ClaimedExport>> {
     sqlx::query_as(concat!(
         "with fresh as (select export_id from export where unclaimed and claim is null and finished_at is null \
-                        order by turn, export_id limit $4 for update skip locked), \
+                        order by turn, export_id limit (select $4) for update skip locked), \
          due as (select export_id from export where finished_at is null and due_at <= now() \
                  order by due_at limit $3 - (select count(*) from fresh) for update skip locked) \
          update export set claim = gen_random_uuid(), claimed_by = $1, due_at = now() + $2, wake = false, \
@@ -315,7 +315,8 @@ pub async fn release(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, release
 }
 
 /// Lets many go, each for a while; answers those that were still held. The version grows, and with it callers are told,
-/// only when they would see a difference: most looks at a vendor find what was found before.
+/// only when they would see a difference: most looks at a vendor find what was found before. The arrays are selected so that
+/// one plan does for any number of them; with their length in sight Postgres would plan each call anew.
 pub async fn release_all(
     db: impl PgExecutor<'_>,
     releases: &[(ExportId, Uuid, Release<'_>)],
@@ -341,9 +342,10 @@ pub async fn release_all(
              and (e.state <> 'running' or r.phase is not distinct from e.phase) \
              and (r.vendor_status is null or r.vendor_status is not distinct from e.vendor_status) \
              and (r.warning is null or e.warnings ? r.warning) then 0 else 1 end \
-         from unnest($1::uuid[], $2::uuid[], $3::interval[], $4::text[], $5::text[], $6::text[], $7::int[], $8::bool[], \
-                     $9::text[]) as r (export_id, claim, after, phase, waiting_reason, vendor_status, failures, \
-                                       outcome_unknown, warning) \
+         from unnest((select $1::uuid[]), (select $2::uuid[]), (select $3::interval[]), (select $4::text[]), \
+                     (select $5::text[]), (select $6::text[]), (select $7::int[]), (select $8::bool[]), \
+                     (select $9::text[])) as r (export_id, claim, after, phase, waiting_reason, vendor_status, \
+                                                failures, outcome_unknown, warning) \
          where e.export_id = r.export_id and e.claim = r.claim returning e.export_id",
     )
     .bind(column!(|(id, ..)| id.0))
