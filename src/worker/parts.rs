@@ -136,7 +136,8 @@ impl Parts<'_> {
             Setback::Stop(end) => Err(end),
             Setback::Results(error) if error.fetch_again => {
                 // Trouble of the gateway's own store says nothing about the data.
-                if error.code != Code::DeliveryFailed && failures >= MAX_FETCHES {
+                let at_most = (error.code != Code::DeliveryFailed).then_some(MAX_FETCHES);
+                if self.is_last_try(failures, at_most) {
                     return Err(Stop::Fail(Box::new(Problem::new(error.code, error.message))));
                 }
                 info!(part = part.part, reason = %error, failures, "a part could not be used; fetching it again");

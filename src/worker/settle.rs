@@ -133,6 +133,7 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
         Stop::Submission(error) => vendor_error(worker, claimed, error, true).await,
         Stop::Vendor(error) => vendor_error(worker, claimed, error, false).await,
         Stop::Results(error) => results_error(worker, claimed, error).await,
+        Stop::Delivery(problem) if is_stalled(claimed) => fail(worker, claimed, stalled(claimed, &problem)).await,
         Stop::Delivery(problem) => {
             let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
             let after = worker.settings.spacing.backoff(failures, None);
@@ -242,7 +243,10 @@ async fn results_error(worker: &Worker, claimed: &ClaimedExport, error: results:
         return fail(worker, claimed, problem).await;
     }
     let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
-    // Trouble of the gateway's own store says nothing about the data, and may last.
+    // Trouble of the gateway's own store says nothing about the data, and may last as long as the vendor's own.
+    if error.code == Code::DeliveryFailed && is_stalled(claimed) {
+        return fail(worker, claimed, stalled(claimed, &problem)).await;
+    }
     let at_most = (error.code != Code::DeliveryFailed).then_some(MAX_FETCHES);
     warn!(error = %error, cause = ?std::error::Error::source(&error), "the files could not be fetched whole");
     try_again(worker, claimed, worker.settings.spacing.backoff(failures, None), problem, at_most, false).await
