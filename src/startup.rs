@@ -77,7 +77,7 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let listener = tokio::spawn(hub.clone().listen(db.clone()));
     let ground = OwnGround { data_dir: settings.data_dir.clone(), storage_url: settings.storage_url.clone() };
     let (reads, ground, result_ttl) = (Reads::begin(db.clone()), Arc::new(ground), settings.result_ttl);
-    let gateway = Gateway { reads, db, vault, http, storage, hub, ground, result_ttl };
+    let gateway = Gateway { db, reads, vault, http, storage, hub, ground, result_ttl };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
     destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
 

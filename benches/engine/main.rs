@@ -77,13 +77,12 @@ impl Sizes {
 async fn main() -> anyhow::Result<()> {
     let sizes = Sizes::read()?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine-bench");
-    let (url, embedded) = match std::env::var("HEADGATE_BENCH_DATABASE_URL") {
-        Ok(url) => (url, None),
-        Err(_) => {
-            let folder = folder.clone();
-            let embedded = tokio::task::spawn_blocking(move || Embedded::start(&folder, None)).await??;
-            (embedded.url().to_owned(), Some(embedded))
-        }
+    let (url, embedded) = if let Ok(url) = std::env::var("HEADGATE_BENCH_DATABASE_URL") {
+        (url, None)
+    } else {
+        let folder = folder.clone();
+        let embedded = tokio::task::spawn_blocking(move || Embedded::start(&folder, None)).await??;
+        (embedded.url().to_owned(), Some(embedded))
     };
     let broken = measure(&url, &folder, &sizes).await?;
     if let Some(embedded) = embedded {
@@ -172,7 +171,8 @@ async fn steps(url: &str, jobs: u64, batch: i64) -> anyhow::Result<f64> {
     }
     let took = began.elapsed();
     let of_each = |spent: Duration| spent.as_micros() / u128::from(jobs);
-    let (cpu, postgres) = (of_each(rows::own_cpu()? - cpu), of_each(rows::postgres_cpu()?.saturating_sub(postgres)));
+    let (cpu, postgres) =
+        (of_each(rows::own_cpu()?.saturating_sub(cpu)), of_each(rows::postgres_cpu()?.saturating_sub(postgres)));
     println!("  {jobs} steps, {batch} a claim: {took:.2?}, CPU for each {cpu} us, Postgres {postgres} us");
     let left: i64 = sqlx::query_scalar("select count(*) from export where due_at < now() + interval '1 hour'")
         .fetch_one(&db)
@@ -219,7 +219,7 @@ async fn idle(url: &str, folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Str
     tokio::time::sleep(sizes.idle).await;
     let transactions = rows::transactions(&db).await? - transactions;
     let secs = began.elapsed().as_secs_f64();
-    let cpu = (rows::own_cpu()? - cpu).as_secs_f64() / secs;
+    let cpu = rows::own_cpu()?.saturating_sub(cpu).as_secs_f64() / secs;
     // The pool tries a connection before each query, which counts as one too; and there are the looks at the figure.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let queries = (transactions / 2 - 1).max(0) as f64 / secs;

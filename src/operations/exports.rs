@@ -223,7 +223,10 @@ async fn insert(
         _ => None,
     };
     let live = match plan_sha256 {
-        Some(plan) if finished.is_none() => live_work(tx, &plan, &caller.tenant).await?,
+        Some(plan) if finished.is_none() => {
+            store::sharing::lock_plan_to_join(&mut *tx, &plan).await?;
+            store::sharing::live(&mut *tx, &plan, &caller.tenant).await?
+        }
         _ => None,
     };
     let work = finished.or(live);
@@ -258,21 +261,6 @@ async fn insert(
         (None, Some(_)) => store::sharing::join(tx, export.export_id).await?,
         (None, None) => export,
     })
-}
-
-/// Live work of the plan to share, if there is any. Without any, nobody else can begin some before this transaction ends.
-async fn live_work(
-    tx: &mut sqlx::PgConnection,
-    plan_sha256: &[u8],
-    tenant: &str,
-) -> Result<Option<store::sharing::Work>, Error> {
-    if store::sharing::live(&mut *tx, plan_sha256, tenant).await?.is_some() {
-        store::sharing::lock_plan_shared(&mut *tx, plan_sha256).await?;
-    } else {
-        store::sharing::lock_plan(&mut *tx, plan_sha256).await?;
-    }
-    // It may have ended, or begun, while the lock was waited for.
-    Ok(store::sharing::live(&mut *tx, plan_sha256, tenant).await?)
 }
 
 /// One page, newest first, and whether more follow.

@@ -2,8 +2,8 @@
 //! they hold nothing and wait, show what the leader shows (a trigger passes it on), and end with it. A leader that is
 //! cancelled or whose time is up hands its work on to a follower in the transaction that ends it.
 //!
-//! Whoever begins or ends the work of a plan holds [`lock_plan`]; whoever joins, [`lock_plan_shared`]. Both are taken
-//! before any lock of a connection or an export, and leaders are locked before their followers.
+//! Whoever ends the work of a plan holds [`lock_plan`]; whoever joins or begins some, [`lock_plan_to_join`]. Both are
+//! taken before any lock of a connection or an export, and leaders are locked before their followers.
 
 use std::time::Duration;
 
@@ -47,9 +47,18 @@ pub async fn lock_plan(db: impl PgExecutor<'_>, plan_sha256: &[u8]) -> sqlx::Res
     sqlx::query("select pg_advisory_xact_lock($1)").bind(lock_number(plan_sha256)).execute(db).await.map(drop)
 }
 
-/// Until the transaction ends, nobody begins or ends work of this plan; others may join too.
-pub async fn lock_plan_shared(db: impl PgExecutor<'_>, plan_sha256: &[u8]) -> sqlx::Result<()> {
-    sqlx::query("select pg_advisory_xact_lock_shared($1)").bind(lock_number(plan_sha256)).execute(db).await.map(drop)
+/// Until the transaction ends, nobody ends work of this plan, and nobody begins any where there is none. Many may join at
+/// once. Look for the work after this: it may have ended, or begun, while the lock was waited for.
+pub async fn lock_plan_to_join(db: impl PgExecutor<'_>, plan_sha256: &[u8]) -> sqlx::Result<()> {
+    sqlx::query(
+        "select case when exists (select from live_export where plan_sha256 = $1) \
+         then pg_advisory_xact_lock_shared($2) else pg_advisory_xact_lock($2) end",
+    )
+    .bind(plan_sha256)
+    .bind(lock_number(plan_sha256))
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Two plans with one number would only wait for each other.
