@@ -12,6 +12,14 @@ dev *flags:
 test *arguments:
     cargo test --locked {{arguments}}
 
+# Runs this version beside an older one over one database; needs the older program's path
+upgrade-test program:
+    UPGRADE_FROM={{program}} cargo test --locked --test gateway -- --ignored two_versions_work_side_by_side
+
+# Writes down the statements of this version, which the next one must understand; once for each release
+upgrade-statements:
+    UPGRADE_WRITE=1 cargo test --locked --test gateway -- --ignored write_the_statements_of_this_version
+
 # Everything a change must pass besides the tests
 check:
     cargo fmt --check

@@ -67,6 +67,8 @@ pub struct Settings {
     pub poll_max: Duration,
     /// How long a claim holds without a heartbeat.
     pub lease: Duration,
+    /// A transfer that brings nothing for so long is broken off and tried again.
+    pub transfer_stall: Duration,
     /// Steps at once in one process.
     pub worker_concurrency: usize,
     /// Exports of one tenant, and over one connection, that run at once; further ones wait.
@@ -185,6 +187,7 @@ impl Settings {
             )));
         }
         let lease = from.parse("lease_secs", "30", |text| within(text, 3, 3600))?;
+        let transfer_stall = from.parse("transfer_stall_secs", "60", |text| within(text, 1, 3600))?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let worker_concurrency =
             from.parse("worker_concurrency", &(2 * cores).to_string(), |text| within(text, 1, 1000))?;
@@ -222,6 +225,7 @@ impl Settings {
             poll_min: Duration::from_millis(poll_min),
             poll_max: Duration::from_millis(poll_max),
             lease: Duration::from_secs(lease),
+            transfer_stall: Duration::from_secs(transfer_stall),
             worker_concurrency,
             tenant_concurrency,
             connection_concurrency,

@@ -104,7 +104,13 @@ fn worker(settings: &Settings, gateway: &Gateway) -> anyhow::Result<Worker> {
         spacing: Spacing { min: settings.poll_min, max: settings.poll_max },
         max_running_of_tenant: settings.tenant_concurrency,
         max_running_over_connection: settings.connection_concurrency,
-        limits: Limits { result_file_bytes: settings.result_file_bytes, ..Limits::default() },
+        // Receiving notices earlier, and says more.
+        stall: settings.transfer_stall * 2,
+        limits: Limits {
+            result_file_bytes: settings.result_file_bytes,
+            progress_window: settings.transfer_stall,
+            ..Limits::default()
+        },
         spool_dir,
         callback_base: settings.public_url.clone(),
     };

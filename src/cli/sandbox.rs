@@ -117,7 +117,7 @@ mod tests {
             told(&[], "peeple = 7"),
             "/mine.toml: unknown field `peeple`; there are people, audiences, seed, \
             processing_secs, link_life_secs, slow_answer_secs, records_per_file, events_per_hour, raw_part_records, \
-            limits, faults, clock"
+            job_files, limits, faults, clock"
         );
         assert_eq!(told(&["--processing-secs", "NaN"], ""), "`processing_secs` is a number of seconds, at most 86400");
         let missing = config(Line::parse_from(["sandbox", "--scenario", "/nowhere.toml"]).arguments);

@@ -78,6 +78,9 @@ pub struct Flags {
     /// How long a claim holds without a heartbeat [default: 30]
     #[arg(long, value_name = "N")]
     pub lease_secs: Option<String>,
+    /// A transfer that brings nothing for so long is broken off and tried again [default: 60]
+    #[arg(long, value_name = "N")]
+    pub transfer_stall_secs: Option<String>,
     /// Steps at once in one process [default: 2 × cores]
     #[arg(long, value_name = "N")]
     pub worker_concurrency: Option<String>,

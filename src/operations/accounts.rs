@@ -1,8 +1,9 @@
 //! From a stored connection to a working vendor adapter: where credentials of vendors are opened.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Error, Gateway, shared::SharedInPostgres};
@@ -14,12 +15,13 @@ use crate::{
     ids::{ConnectionId, ExportId},
     store::connections::SealedConnection,
     vault::{DataKey, SealedDataKey},
-    vendors::{Account, Ticket, Vendor, VendorSpec, registry},
+    vendors::{Account, Ticket, Vendor, VendorFile, VendorSpec, registry},
 };
 
 /// What sealed texts are bound to, besides the ids of their rows: one cannot be put in the place of another.
 const CREDENTIALS: &str = "credentials";
 const TICKET: &str = "ticket";
+const FILE: &str = "file";
 
 /// Why a stored connection cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,4 +115,34 @@ impl OpenAccount {
         let text = std::str::from_utf8(&plain).map_err(|_| AccountError::Unreadable)?;
         Ok(Ticket(SecretString::from(text)))
     }
+
+    /// Seals where one of the vendor's files is, for a run.
+    pub fn seal_file(&self, gateway: &Gateway, run: ExportId, file: &VendorFile) -> Result<Vec<u8>, AccountError> {
+        let kept = KeptFile {
+            locator: file.locator.expose_secret().into(),
+            extension: file.extension.as_ref().into(),
+            tag: file.tag.as_ref().into(),
+        };
+        let plain = SecretString::from(serde_json::to_string(&kept).map_err(|_| AccountError::Unreadable)?);
+        Ok(gateway.vault.seal(&self.key, &[FILE, &run.to_string()], plain.expose_secret().as_bytes())?)
+    }
+
+    /// Opens where one of the vendor's files is.
+    pub fn open_file(&self, gateway: &Gateway, run: ExportId, sealed: &[u8]) -> Result<VendorFile, AccountError> {
+        let plain = gateway.vault.open(&self.key, &[FILE, &run.to_string()], sealed)?;
+        let kept: KeptFile<'_> = serde_json::from_slice(&plain).map_err(|_| AccountError::Unreadable)?;
+        Ok(VendorFile {
+            locator: SecretString::from(kept.locator.into_owned()),
+            extension: kept.extension.into_owned().into(),
+            tag: kept.tag.into_owned().into(),
+        })
+    }
+}
+
+/// A [`VendorFile`] as the text that is sealed.
+#[derive(Serialize, Deserialize)]
+struct KeptFile<'a> {
+    locator: Cow<'a, str>,
+    extension: Cow<'a, str>,
+    tag: Cow<'a, str>,
 }

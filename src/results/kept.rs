@@ -19,18 +19,19 @@ use crate::exports::{
     user::UserRow,
 };
 
-/// How the parts of an export with `output` are kept: cheap to write, to store and to read again.
+/// How the parts of an export with `output` are kept: cheap to write, to store and to read again. In the order of the
+/// vendor's records, so that the same files give the same result, whoever fetched them and however often.
 pub fn kept(output: Output) -> Output {
     if output.format == Format::Raw {
         return output;
     }
-    Output { format: Format::Ndjson, compression: Compression::Zstd, single_file: true, ..output }
+    Output { format: Format::Ndjson, compression: Compression::Zstd, single_file: true, ordered: true, ..output }
 }
 
 /// How the kept lines are to be read to become `output`. Lines that stay lines are not looked into.
 pub fn read_back(output: Output) -> Output {
     let schema = if output.format == Format::Ndjson { RecordSchema::Vendor } else { output.schema };
-    Output { schema, ..output }
+    Output { schema, ordered: true, ..output }
 }
 
 /// The records of kept lines.

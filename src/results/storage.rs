@@ -61,9 +61,9 @@ pub fn claim_prefix(run: ExportId, claim: impl fmt::Display) -> String {
     format!("runs/{run}/{claim}")
 }
 
-/// Everything that is kept of one part of a run, whoever wrote it.
-pub fn part_prefix(run: ExportId, part: i32) -> String {
-    format!("runs/{run}/parts/{part:06}")
+/// Everything that is kept of one part of a run, whoever wrote it: the part of that number, or one file of it.
+pub fn part_prefix(run: ExportId, number: i32, file: i32) -> String {
+    format!("runs/{run}/parts/{number:06}-{file:06}")
 }
 
 /// The store of result files; cheap to clone.

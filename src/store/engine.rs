@@ -112,6 +112,15 @@ pub struct Moved {
     pub files_total: Option<i32>,
 }
 
+/// The state of an export that is still in our hands; `None` means that the claim is lost.
+pub async fn look(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid) -> sqlx::Result<Option<State>> {
+    sqlx::query_scalar("select state from export where export_id = $1 and claim = $2")
+        .bind(id)
+        .bind(claim)
+        .fetch_optional(db)
+        .await
+}
+
 /// Extends the lease and answers the state; `None` means that the claim is lost.
 pub async fn renew(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, lease: Duration) -> sqlx::Result<Option<State>> {
     sqlx::query_scalar("update export set due_at = now() + $3 where export_id = $1 and claim = $2 returning state")
@@ -391,6 +400,14 @@ pub async fn begin_transfer(db: impl PgExecutor<'_>, id: ExportId, claim: Uuid, 
     .execute(db)
     .await
     .map(Held::from)
+}
+
+/// Whether the vendor has, or may have, begun the job of an export.
+pub async fn is_begun(db: impl PgExecutor<'_>, id: ExportId) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select ticket is not null or submit_intent_at is not null from export where export_id = $1")
+        .bind(id)
+        .fetch_one(db)
+        .await
 }
 
 /// Says what a running export does next.

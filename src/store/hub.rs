@@ -27,6 +27,7 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
     due: Notify,
+    part_due: Notify,
 }
 
 impl Hub {
@@ -44,11 +45,12 @@ impl Hub {
 
     async fn listen_once(&self, db: &PgPool) -> sqlx::Result<()> {
         let mut listener = PgListener::connect_with(db).await?;
-        listener.listen_all(["headgate_export", "headgate_due"]).await?;
+        listener.listen_all(["headgate_export", "headgate_due", "headgate_part"]).await?;
         self.wake_all();
         while let Some(notification) = listener.try_recv().await? {
             match notification.channel() {
                 "headgate_due" => self.0.due.notify_one(),
+                "headgate_part" => self.0.part_due.notify_one(),
                 _ => {
                     if let Ok(id) = notification.payload().parse::<Uuid>() {
                         self.wake(id);
@@ -70,6 +72,7 @@ impl Hub {
             sender.send_replace(());
         }
         self.0.due.notify_one();
+        self.0.part_due.notify_one();
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
@@ -91,6 +94,19 @@ impl Hub {
     /// process.
     pub async fn due(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.0.due.notified()).await.is_ok()
+    }
+}
+
+/// The same for the parts of exports.
+impl Hub {
+    /// Says that a part has a new due time.
+    pub fn stir_parts(&self) {
+        self.0.part_due.notify_one();
+    }
+
+    /// Waits until some part may be due, at most `limit`. For the one loop of a process that claims parts.
+    pub async fn part_due(&self, limit: Duration) {
+        drop(tokio::time::timeout(limit, self.0.part_due.notified()).await);
     }
 }
 

@@ -16,11 +16,12 @@ pub mod tokens;
 
 use sqlx::{PgPool, postgres::PgQueryResult};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
-
-/// Brings the database to this version's schema. Safe to run from many processes at once.
+/// Brings the database to this version's schema. Safe to run from many processes at once, also where a newer version has
+/// been before: its schema serves this one, too.
 pub async fn migrate(db: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    MIGRATIONS.run(db).await
+    let mut migrations = sqlx::migrate!();
+    migrations.set_ignore_missing(true);
+    migrations.run(db).await
 }
 
 /// Whether a worker's write happened.

@@ -302,6 +302,7 @@ pub async fn hand_on(tx: &mut PgConnection, leader: ExportId) -> sqlx::Result<Op
     ] {
         sqlx::query(moved).bind(leader).bind(heir).execute(&mut *tx).await?;
     }
+    super::parts::hand_on(tx, leader, heir).await?;
     Ok(Some(heir))
 }
 

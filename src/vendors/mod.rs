@@ -301,6 +301,10 @@ impl VendorError {
     }
 }
 
+/// Files of one export that are fetched at the same time, unless the vendor wants fewer: enough to keep three workers of
+/// a usual machine busy, and few enough that an export of thousands of files leaves room for others.
+const PARTS_AT_ONCE: u32 = 16;
+
 /// One account at one vendor. Keeps nothing between calls.
 #[async_trait]
 pub trait Vendor: Send + Sync {
@@ -318,6 +322,11 @@ pub trait Vendor: Send + Sync {
     /// How many jobs of one connection may run at the vendor at the same time, where that is limited.
     fn max_concurrent(&self) -> Option<u32> {
         None
+    }
+
+    /// How many parts of one export may be asked for or fetched at the same time, by all workers together.
+    fn parts_at_once(&self, _request: &ExportRequest) -> u32 {
+        PARTS_AT_ONCE
     }
 
     /// A cheap call that shows whether address and credentials work. A missing permission is an error too.

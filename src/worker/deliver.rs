@@ -48,6 +48,7 @@ pub async fn stage(
     settle::held(store::engine::stage(&mut *tx, id, claim, moved).await?)?;
     transfer::name_files(&mut tx, id, stored).await?;
     store::sharing::succeed_followers(&mut tx, id, step.worker.gateway.result_ttl).await?;
+    store::parts::forget(&mut *tx, id).await?;
     tx.commit().await?;
     info!(records = moved.records, files = stored.len(), "everything is stored; the delivery is left");
     transfer::sweep_but(step, stored).await;

@@ -49,6 +49,8 @@ pub struct WorkerSettings {
     pub max_running_of_tenant: u32,
     pub max_running_over_connection: u32,
     pub limits: Limits,
+    /// A transfer in which nothing moves for so long is broken off and tried again.
+    pub stall: Duration,
     /// Where vendor files are received; must exist.
     pub spool_dir: PathBuf,
     /// What vendors reach us by; callbacks are offered only when it is set.
@@ -77,8 +79,15 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         info!(worker.name = %self.name, concurrency = self.settings.concurrency, "worker started");
         let steps = TaskTracker::new();
+        let permits = Arc::new(Semaphore::new(self.settings.concurrency));
+        let claiming = async {
+            tokio::join!(
+                self.claim_until(&permits, &stop, &steps),
+                parts::claim::claim_until(&self, &permits, &stop, &steps)
+            )
+        };
         tokio::select! {
-            () = self.claim_until(&stop, &steps) => {}
+            ((), ()) = claiming => {}
             () = self.sweep_for_ever() => {}
         }
         steps.close();
@@ -86,8 +95,7 @@ impl Worker {
         info!(worker.name = %self.name, "worker stopped");
     }
 
-    async fn claim_until(&self, stop: &CancellationToken, steps: &TaskTracker) {
-        let permits = Arc::new(Semaphore::new(self.settings.concurrency));
+    async fn claim_until(&self, permits: &Arc<Semaphore>, stop: &CancellationToken, steps: &TaskTracker) {
         let mut odd = false;
         loop {
             let Some(Ok(first)) = stop.run_until_cancelled(permits.clone().acquire_owned()).await else { return };

@@ -2,16 +2,19 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use chrono::{DateTime, Utc};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{Worker, hold::Interrupt};
 use crate::{
     exports::{
         problem::{Code, Problem, VendorBlame},
-        record::AttemptRecord,
+        record::{AttemptRecord, ExportRecord},
         retry::MAX_RENEWALS,
         state::{Event, Phase, State},
     },
+    ids::ExportId,
     operations::accounts::AccountError,
     results,
     store::{
@@ -22,11 +25,11 @@ use crate::{
 };
 
 /// How often the vendor may begin the same export, all in all.
-const MAX_SUBMISSIONS: i32 = 3;
+pub const MAX_SUBMISSIONS: i32 = 3;
 /// How often a file that arrives damaged is fetched again.
 pub const MAX_FETCHES: u32 = 3;
 /// Pause after a failure of Headgate's own: a database that does not answer, a vault that cannot open.
-const OWN_FAILURE_PAUSE: Duration = Duration::from_secs(5);
+pub const OWN_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a step ended before its end.
 #[derive(Debug)]
@@ -91,13 +94,13 @@ pub fn held(held: Held) -> Result<(), Stop> {
 }
 
 /// Spreads pauses by up to a tenth, so that exports submitted together are not polled together for ever.
-pub fn jitter(claimed: &ClaimedExport, pause: Duration) -> Duration {
-    let tenth = u32::from(claimed.claim.as_bytes()[0]);
+pub fn jitter(claim: Uuid, pause: Duration) -> Duration {
+    let tenth = u32::from(claim.as_bytes()[0]);
     pause + pause * tenth / 2560
 }
 
 /// Writes down what was exchanged with the vendor; evidence is kept even when the claim is lost.
-pub async fn keep_exchanges(worker: &Worker, claimed: &ClaimedExport, exchanges: &Exchanges) {
+pub async fn keep_exchanges(worker: &Worker, id: ExportId, exchanges: &Exchanges) {
     let rows: Vec<AttemptRecord> = exchanges
         .take()
         .into_iter()
@@ -114,7 +117,6 @@ pub async fn keep_exchanges(worker: &Worker, claimed: &ClaimedExport, exchanges:
     if rows.is_empty() {
         return;
     }
-    let id = claimed.export.export_id;
     if let Err(error) = store::engine::insert_exchanges(&worker.gateway.db, id, &rows).await {
         warn!(error = %error, "the vendor exchanges of a step could not be kept");
     }
@@ -130,10 +132,16 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
             info!("the deadline has passed");
             end(worker, claimed, End::Expired(&after_deadline(claimed))).await
         }
+        Stop::Interrupted(Interrupt::Stalled) => {
+            let after = worker.settings.spacing.backoff(u32::try_from(claimed.failures).unwrap_or_default() + 1, None);
+            try_again(worker, claimed, after, standstill(worker), Some(MAX_FETCHES), false).await
+        }
         Stop::Submission(error) => vendor_error(worker, claimed, error, true).await,
         Stop::Vendor(error) => vendor_error(worker, claimed, error, false).await,
         Stop::Results(error) => results_error(worker, claimed, error).await,
-        Stop::Delivery(problem) if is_stalled(claimed) => fail(worker, claimed, stalled(claimed, &problem)).await,
+        Stop::Delivery(problem) if is_stalled(&claimed.export, claimed.now) => {
+            fail(worker, claimed, stalled(&claimed.export, claimed.now, &problem)).await
+        }
         Stop::Delivery(problem) => {
             let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
             let after = worker.settings.spacing.backoff(failures, None);
@@ -150,6 +158,12 @@ pub async fn settle(worker: &Worker, claimed: &ClaimedExport, stop: Stop) {
     if let Err(error) = settled {
         warn!(error = %error, "the database failed in a step; its lease will run out and the step is done again");
     }
+}
+
+/// What came of a transfer in which nothing moved.
+pub fn standstill(worker: &Worker) -> Problem {
+    let detail = format!("nothing has moved in the transfer for {} s", worker.settings.stall.as_secs());
+    Problem::new(Code::VendorStalled, detail)
 }
 
 /// A write that named our claim and our state touched nothing: either the claim is gone, or a caller cancelled.
@@ -182,12 +196,12 @@ async fn vendor_error(
 ) -> sqlx::Result<()> {
     let spacing = worker.settings.spacing;
     let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
-    let problem = blame(claimed, &error);
+    let problem = blame(&claimed.export.vendor, &error);
     match error.next {
         Next::GiveUp => fail(worker, claimed, problem).await,
         // The vendor has said nothing of the export: that goes on for as long as silence would.
-        Next::TryAgain { at_most: None, .. } | Next::OutcomeUnknown if is_stalled(claimed) => {
-            fail(worker, claimed, stalled(claimed, &problem)).await
+        Next::TryAgain { at_most: None, .. } | Next::OutcomeUnknown if is_stalled(&claimed.export, claimed.now) => {
+            fail(worker, claimed, stalled(&claimed.export, claimed.now, &problem)).await
         }
         Next::TryAgain { after, at_most } => {
             try_again(worker, claimed, spacing.backoff(failures, after), problem, at_most, false).await
@@ -197,7 +211,7 @@ async fn vendor_error(
         }
         Next::WaitForBudget { after } => {
             let release = Release {
-                after: jitter(claimed, after),
+                after: jitter(claimed.claim, after),
                 phase: phase_after(claimed, submitting, claimed.submit_intent_at.is_some()),
                 waiting_reason: Some("vendor_rate_limit"),
                 vendor_status: None,
@@ -214,7 +228,7 @@ async fn vendor_error(
         Next::Wait { after } => {
             let waited = (claimed.now - claimed.export.last_progress_at).to_std().unwrap_or_default();
             let release = Release {
-                after: jitter(claimed, spacing.poll(waited, after)),
+                after: jitter(claimed.claim, spacing.poll(waited, after)),
                 phase: phase_after(claimed, submitting, claimed.submit_intent_at.is_some()),
                 waiting_reason: Some("vendor_busy"),
                 vendor_status: Some(&error.message),
@@ -244,8 +258,8 @@ async fn results_error(worker: &Worker, claimed: &ClaimedExport, error: results:
     }
     let failures = u32::try_from(claimed.failures).unwrap_or_default() + 1;
     // Trouble of the gateway's own store says nothing about the data, and may last as long as the vendor's own.
-    if error.code == Code::DeliveryFailed && is_stalled(claimed) {
-        return fail(worker, claimed, stalled(claimed, &problem)).await;
+    if error.code == Code::DeliveryFailed && is_stalled(&claimed.export, claimed.now) {
+        return fail(worker, claimed, stalled(&claimed.export, claimed.now, &problem)).await;
     }
     let at_most = (error.code != Code::DeliveryFailed).then_some(MAX_FETCHES);
     warn!(error = %error, cause = ?std::error::Error::source(&error), "the files could not be fetched whole");
@@ -267,7 +281,7 @@ async fn try_again(
     }
     let submitting = claimed.ticket.is_none();
     let release = Release {
-        after: jitter(claimed, after),
+        after: jitter(claimed.claim, after),
         phase: phase_after(claimed, submitting, outcome_unknown),
         waiting_reason: None,
         vendor_status: problem.vendor.as_ref().and_then(|vendor| vendor.message.as_deref()),
@@ -296,12 +310,9 @@ async fn release_with(worker: &Worker, claimed: &ClaimedExport, release: &Releas
 }
 
 /// The vendor's part in a failure, for the caller.
-fn blame(claimed: &ClaimedExport, error: &VendorError) -> Problem {
-    let vendor = VendorBlame {
-        name: claimed.export.vendor.clone(),
-        http_status: error.http_status,
-        message: Some(error.message.clone()),
-    };
+pub fn blame(vendor: &str, error: &VendorError) -> Problem {
+    let vendor =
+        VendorBlame { name: vendor.to_owned(), http_status: error.http_status, message: Some(error.message.clone()) };
     Problem::new(error.code, error.message.clone()).with_vendor(vendor)
 }
 
@@ -356,6 +367,7 @@ async fn end(worker: &Worker, claimed: &ClaimedExport, end: End<'_>) -> sqlx::Re
         return Ok(());
     }
     store::files::forget(&mut *tx, id).await?;
+    store::parts::forget(&mut *tx, id).await?;
     store::slots::give_back(&mut *tx, id).await?;
     wake_after_end(&mut tx, claimed).await?;
     tx.commit().await?;
@@ -385,22 +397,21 @@ pub async fn wake_after_end(tx: &mut sqlx::PgConnection, claimed: &ClaimedExport
 }
 
 /// For how long nothing has moved.
-pub fn silence(claimed: &ClaimedExport) -> Duration {
-    (claimed.now - claimed.export.last_progress_at).to_std().unwrap_or_default()
+pub fn silence(export: &ExportRecord, now: DateTime<Utc>) -> Duration {
+    (now - export.last_progress_at).to_std().unwrap_or_default()
 }
 
 /// Whether nothing has moved for the stall window of the dataset.
-pub fn is_stalled(claimed: &ClaimedExport) -> bool {
-    let export = &claimed.export;
+pub fn is_stalled(export: &ExportRecord, now: DateTime<Utc>) -> bool {
     let spec = registry::vendor(&export.vendor);
     let spec = spec.and_then(|spec| spec.datasets.iter().find(|spec| spec.dataset == export.dataset));
-    spec.is_some_and(|spec| silence(claimed) >= spec.stall_window)
+    spec.is_some_and(|spec| silence(export, now) >= spec.stall_window)
 }
 
 /// Failures, and nothing else, for the whole stall window: the last one's code, so that an outage can be told from a vendor
 /// that is slow.
-fn stalled(claimed: &ClaimedExport, last: &Problem) -> Problem {
-    let minutes = silence(claimed).as_secs() / 60;
+pub fn stalled(export: &ExportRecord, now: DateTime<Utc>, last: &Problem) -> Problem {
+    let minutes = silence(export, now).as_secs() / 60;
     let said = last.detail.as_deref().unwrap_or(&last.title);
     Problem { detail: Some(format!("nothing has moved for {minutes} minutes; last: {said}")), ..last.clone() }
 }
@@ -418,7 +429,7 @@ fn after_deadline(claimed: &ClaimedExport) -> Problem {
 }
 
 /// Removes everything below `prefix` from the object store but `keep`, as far as that is possible now.
-async fn remove(worker: &Worker, prefix: &str, keep: HashSet<String>) {
+pub async fn remove(worker: &Worker, prefix: &str, keep: HashSet<String>) {
     if let Err(error) = worker.gateway.storage.sweep(prefix, &keep).await {
         warn!(error = %error, "what an unfinished export left in the object store could not be removed");
     }

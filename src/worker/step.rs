@@ -11,10 +11,10 @@ use url::Url;
 
 use super::{
     Worker, deliver,
-    hold::{Hold, Interrupt},
+    hold::{Claim, Hold, Interrupt},
     parts::Parts,
     settle::{self, Stop},
-    transfer,
+    transfer::{self, Carrier},
 };
 use crate::{
     exports::{
@@ -31,6 +31,9 @@ use crate::{
     vendors::{DatasetSpec, Exchanges, Inquiry, Next, Pending, Progress, VendorError, Work},
 };
 
+/// How long a caller who cancels waits for the vendor to hear of it.
+const CANCEL_AT_VENDOR: Duration = Duration::from_secs(5);
+
 /// Everything a step works with.
 #[derive(Clone, Copy)]
 pub struct Step<'a> {
@@ -45,21 +48,30 @@ pub async fn drive(worker: &Worker, claimed: ClaimedExport, stop: CancellationTo
     if stop.is_cancelled() {
         return settle::settle(worker, &claimed, Stop::Interrupted(Interrupt::Shutdown)).await;
     }
-    let hold = Hold::start(worker, &claimed, stop);
+    let claim = Claim::Export(claimed.export.export_id, claimed.claim);
+    let hold = Hold::start(worker, claim, (claimed.now, claimed.export.deadline_at), stop);
     let exchanges = Exchanges::default();
     let running = Step { worker, claimed: &claimed, hold: &hold, exchanges: &exchanges };
     let outcome = AssertUnwindSafe(running.run()).catch_unwind().await.unwrap_or_else(|_| {
         error!("the step panicked; the export fails");
         Err(Stop::Fail(Box::new(Problem::new(Code::Internal, "a defect in Headgate ended this export"))))
     });
-    if let Err(Stop::Interrupted(Interrupt::Cancelled)) = outcome
-        && let Err(stop) = running.cancel_at_vendor().await
-    {
-        info!(reason = ?stop, "the vendor could not be told to stop; it will find nobody who fetches");
+    if let Err(Stop::Interrupted(Interrupt::Cancelled)) = outcome {
+        match tokio::time::timeout(CANCEL_AT_VENDOR, running.cancel_at_vendor()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(stop)) => info!(reason = ?stop, "the vendor could not be told to stop; nobody will fetch"),
+            Err(_) => info!("the vendor does not say whether it stops; nobody will fetch"),
+        }
     }
     running.keep_exchanges().await;
     if let Err(stop) = outcome {
         settle::settle(worker, &claimed, stop).await;
+    }
+}
+
+impl<'a> Step<'a> {
+    pub const fn carrier(&self) -> Carrier<'a> {
+        Carrier { worker: self.worker, hold: self.hold, exchanges: self.exchanges }
     }
 }
 
@@ -127,8 +139,8 @@ impl Step<'_> {
         let parts = Parts { step: self, account, request, spec };
         let (db, id) = (&self.worker.gateway.db, self.claimed.export.export_id);
         // A plan may depend on the time; parts once begun stay as they are.
-        if self.claimed.export.state == State::Running && store::parts::tally(db, id).await?.total > 0 {
-            return parts.follow().await;
+        if self.claimed.export.state == State::Running && store::parts::exist(db, id).await? {
+            return parts.look_after().await;
         }
         let plan = account.vendor.plan(request).map_err(|errors| Stop::Fail(Box::new(Problem::invalid(errors))))?;
         match plan.work {
@@ -141,8 +153,7 @@ impl Step<'_> {
                 }
                 let verified = self.hold.race(account.vendor.verify(request, self.exchanges)).await?;
                 verified.map_err(Stop::Submission)?;
-                parts.begin(&each).await?;
-                parts.follow().await
+                parts.begin(&each).await
             }
         }
     }
@@ -172,10 +183,10 @@ impl Step<'_> {
             let verified = self.hold.race(account.vendor.verify(request, self.exchanges)).await?;
             verified.map_err(Stop::Submission)?;
         }
-        // Not raced: an answer that arrives is kept, whatever else happens meanwhile. The call has a time limit.
+        // A process that shuts down waits for the answer, which is of use to the next one. The call has a time limit.
         let url = callback.as_ref().map(|(url, _)| url);
-        let submitted = account.vendor.submit(request, url, reconciling, self.exchanges).await;
-        let submitted = submitted.map_err(Stop::Submission)?;
+        let submitted = account.vendor.submit(request, url, reconciling, self.exchanges);
+        let submitted = self.hold.race_but(Some(Interrupt::Shutdown), submitted).await?.map_err(Stop::Submission)?;
 
         let db = &self.worker.gateway.db;
         let ticket = account.seal_ticket(&self.worker.gateway, export.run(), &submitted.ticket)?;
@@ -262,10 +273,13 @@ impl Step<'_> {
         &self,
         account: &OpenAccount,
         request: &ExportRequest,
-        spec: &DatasetSpec,
+        spec: &'static DatasetSpec,
         ticket: &[u8],
     ) -> Result<(), Stop> {
         let export = &self.claimed.export;
+        if export.data_as_of.is_some() && store::parts::exist(&self.worker.gateway.db, export.export_id).await? {
+            return Parts { step: self, account, request, spec }.look_after().await;
+        }
         let ticket = account.open_ticket(&self.worker.gateway, export.run(), ticket)?;
         let inquiry = Inquiry {
             of: Pending::Job(&ticket),
@@ -286,7 +300,7 @@ impl Step<'_> {
                 let after = self.jitter(spacing.poll(waited, ask_again_in));
                 self.look_again(after, Phase::VendorProcessing, Some(&status), warning.as_deref()).await
             }
-            Progress::Ready(files) => transfer::transfer(self, account, request, files).await,
+            Progress::Ready(files) => transfer::transfer(self, account, request, spec, files).await,
             Progress::Data(data) => transfer::transfer_data(self, account, request, data).await,
             Progress::NextStage(submitted) => {
                 let db = &self.worker.gateway.db;
@@ -313,7 +327,8 @@ impl Step<'_> {
     async fn cancel_at_vendor(&self) -> Result<(), Stop> {
         let export = &self.claimed.export;
         let db = &self.worker.gateway.db;
-        let is_begun = self.claimed.ticket.is_some() || self.claimed.submit_intent_at.is_some();
+        // Not as it was claimed: it may have begun in this very step.
+        let is_begun = store::engine::is_begun(db, export.export_id).await?;
         let key = store::exports::exclusive_key(db, export.export_id).await?;
         let Some(key) = key.filter(|_| is_begun && export.data_as_of.is_none()) else { return Ok(()) };
         if store::sharing::is_followed(db, export.export_id).await?
@@ -333,7 +348,7 @@ impl Step<'_> {
     }
 
     pub fn give_up_when_stalled(&self, spec: &DatasetSpec) -> Result<(), Stop> {
-        let silent = settle::silence(self.claimed);
+        let silent = settle::silence(&self.claimed.export, self.claimed.now);
         if silent < spec.stall_window {
             return Ok(());
         }
@@ -358,11 +373,11 @@ impl Step<'_> {
     /// Writes down what was exchanged so far. Done before the export is let go: whoever sees it move on, or holds it
     /// next, finds the exchanges that moved it.
     pub async fn keep_exchanges(&self) {
-        settle::keep_exchanges(self.worker, self.claimed, self.exchanges).await;
+        settle::keep_exchanges(self.worker, self.claimed.export.export_id, self.exchanges).await;
     }
 
     pub fn jitter(&self, pause: Duration) -> Duration {
-        settle::jitter(self.claimed, pause)
+        settle::jitter(self.claimed.claim, pause)
     }
 }
 

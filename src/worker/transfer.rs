@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use tracing::{info, warn};
 
 use super::{
-    deliver,
-    hold::Interrupt,
+    Worker, deliver,
+    hold::{Hold, Interrupt},
+    parts,
     settle::{self, Stop},
     step::Step,
 };
@@ -25,21 +26,37 @@ use crate::{
         storage,
     },
     store::{self, engine::Moved},
-    vendors::{VendorData, VendorFile},
+    vendors::{DatasetSpec, Exchanges, VendorData, VendorFile},
 };
 
-/// Fetches, converts and stores, all at the same time; the caller sees all files or none.
+/// What brings data under a claim, of an export or of a part of one.
+#[derive(Clone, Copy)]
+pub struct Carrier<'a> {
+    pub worker: &'a Worker,
+    pub hold: &'a Hold,
+    pub exchanges: &'a Exchanges,
+}
+
+/// Fetches, converts and stores, all at the same time; the caller sees all files or none. Many files become parts, so
+/// that every worker can take some.
 pub async fn transfer(
     step: &Step<'_>,
     account: &OpenAccount,
     request: &ExportRequest,
+    spec: &'static DatasetSpec,
     vendor_files: Vec<VendorFile>,
 ) -> Result<(), Stop> {
-    begin(step, vendor_files.len()).await?;
+    if parts::are_many(&vendor_files) {
+        return parts::Parts { step, account, request, spec }.begin_with_files(&vendor_files).await;
+    }
+    let mut tx = step.worker.gateway.db.begin().await?;
+    begin(step, &mut tx, vendor_files.len()).await?;
+    tx.commit().await?;
+    let carrier = step.carrier();
     let bring = async |feeder: Feeder| {
         for file in vendor_files {
             let download = account.vendor.open(&file, step.exchanges).await?;
-            receive(step, VendorData { download, extension: file.extension, tag: file.tag }, &feeder).await?;
+            receive(carrier, VendorData { download, extension: file.extension, tag: file.tag }, &feeder).await?;
         }
         all_received(step).await
     };
@@ -53,28 +70,30 @@ pub async fn transfer_data(
     request: &ExportRequest,
     data: VendorData,
 ) -> Result<(), Stop> {
-    begin(step, 1).await?;
+    let mut tx = step.worker.gateway.db.begin().await?;
+    begin(step, &mut tx, 1).await?;
+    tx.commit().await?;
     let bring = async |feeder: Feeder| {
-        receive(step, data, &feeder).await?;
+        receive(step.carrier(), data, &feeder).await?;
         all_received(step).await
     };
     convert(step, account, request, bring).await
 }
 
 /// Brings one file to whoever converts it; answers how many bytes it had.
-pub async fn receive(step: &Step<'_>, data: VendorData, feeder: &Feeder) -> Result<u64, Stop> {
-    let (limits, meter) = (&step.worker.settings.limits, &step.hold.transfer().meter);
+pub async fn receive(carrier: Carrier<'_>, data: VendorData, feeder: &Feeder) -> Result<u64, Stop> {
+    let (limits, meter) = (&carrier.worker.settings.limits, &carrier.hold.transfer().meter);
     let VendorData { download, extension, tag } = data;
     let chunks = feeder.begin(extension, tag).await?;
     let received = receive::receive(download.length, download.body, chunks, limits, meter).await;
     let bytes = received.map_err(|error| {
-        step.exchanges.decide(format!("broke off: {error}"));
+        carrier.exchanges.decide(format!("broke off: {error}"));
         match error {
             ReceiveError::Vendor(error) => Stop::Vendor(error),
             ReceiveError::Results(error) => Stop::Results(error),
         }
     })?;
-    step.exchanges.decide(format!("received {bytes} bytes"));
+    carrier.exchanges.decide(format!("received {bytes} bytes"));
     Ok(bytes)
 }
 
@@ -89,37 +108,38 @@ async fn all_received(step: &Step<'_>) -> Result<(), Stop> {
 /// # Errors
 /// The reason, whichever side found it: the other side only sees that it was left alone.
 pub async fn convert_brought<T>(
-    step: &Step<'_>,
+    carrier: Carrier<'_>,
     conversion: Conversion,
     bring: impl AsyncFnOnce(Feeder) -> Result<T, Stop>,
 ) -> Result<(Vec<StoredFile>, T), Stop> {
     let (feeder, inputs) = receive::connect();
-    let meter = &step.hold.transfer().meter;
-    let converted = convert::convert(inputs, conversion, &step.worker.gateway.storage, meter);
-    let (stored, brought) = step.hold.race(futures_util::future::join(converted, bring(feeder))).await?;
+    let meter = &carrier.hold.transfer().meter;
+    let converted = convert::convert(inputs, conversion, &carrier.worker.gateway.storage, meter);
+    let both = futures_util::future::join(converted, bring(feeder));
+    let (stored, brought) = carrier.hold.race_moving(both).await?;
     match (stored, brought) {
         (Ok(stored), Ok(brought)) => Ok((stored, brought)),
-        (Err(error), Ok(_)) => Err(unusable(step, error)),
-        (Err(error), Err(Stop::Results(left_alone))) if left_alone.is_stopped() => Err(unusable(step, error)),
+        (Err(error), Ok(_)) => Err(unusable(carrier, error)),
+        (Err(error), Err(Stop::Results(left_alone))) if left_alone.is_stopped() => Err(unusable(carrier, error)),
         (_, Err(why)) => Err(why),
     }
 }
 
-fn unusable(step: &Step<'_>, error: results::Error) -> Stop {
-    step.exchanges.decide(format!("received, but could not be used: {error}"));
+fn unusable(carrier: Carrier<'_>, error: results::Error) -> Stop {
+    carrier.exchanges.decide(format!("received, but could not be used: {error}"));
     Stop::Results(error)
 }
 
 /// What to make of the files of `request`.
-pub fn conversion(step: &Step<'_>, account: &OpenAccount, request: &ExportRequest, prefix: String) -> Conversion {
+pub fn conversion(worker: &Worker, account: &OpenAccount, request: &ExportRequest, prefix: String) -> Conversion {
     Conversion {
         prefix,
         dataset: request.dataset,
         output: request.output,
         selection: request.parameters.selection(),
         records: account.vendor.records(request),
-        limits: step.worker.settings.limits.clone(),
-        spool_dir: step.worker.settings.spool_dir.clone(),
+        limits: worker.settings.limits.clone(),
+        spool_dir: worker.settings.spool_dir.clone(),
     }
 }
 
@@ -130,16 +150,16 @@ async fn convert(
     bring: impl AsyncFnOnce(Feeder) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let prefix = storage::claim_prefix(step.claimed.export.run(), step.claimed.claim.simple());
-    let conversion = conversion(step, account, request, prefix);
+    let conversion = conversion(step.worker, account, request, prefix);
     let records = conversion.records.clone();
-    let (stored, ()) = convert_brought(step, conversion, bring).await?;
-    step.warn(&[records.warnings(), unreadable_times(step), rejections(&stored)].concat()).await?;
+    let (stored, ()) = convert_brought(step.carrier(), conversion, bring).await?;
+    step.warn(&[records.warnings(), unreadable_times(step.hold), rejections(&stored)].concat()).await?;
     complete(step, stored, step.hold.transfer().moved()).await
 }
 
 /// What a caller should know of times that are null.
-pub fn unreadable_times(step: &Step<'_>) -> Vec<String> {
-    if step.hold.transfer().meter.unreadable_times() == 0 {
+pub fn unreadable_times(hold: &Hold) -> Vec<String> {
+    if hold.transfer().meter.unreadable_times() == 0 {
         return Vec::new();
     }
     vec![
@@ -159,17 +179,15 @@ pub fn rejections(stored: &[StoredFile]) -> Vec<String> {
 }
 
 /// Notes that the vendor is done and gives its slot to the next export.
-async fn begin(step: &Step<'_>, count: usize) -> Result<(), Stop> {
+pub async fn begin(step: &Step<'_>, tx: &mut sqlx::PgConnection, count: usize) -> Result<(), Stop> {
     let export = &step.claimed.export;
     let count = i32::try_from(count).unwrap_or(i32::MAX);
     step.hold.transfer().expect_files(count);
-    let mut tx = step.worker.gateway.db.begin().await?;
     store::slots::lock_connection(&mut *tx, export.connection_id).await?;
     settle::held(store::engine::begin_transfer(&mut *tx, export.export_id, step.claimed.claim, count).await?)?;
     if store::slots::give_back(&mut *tx, export.export_id).await? {
         store::slots::wake_next(&mut *tx, export.connection_id).await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 
@@ -189,6 +207,7 @@ pub async fn complete(step: &Step<'_>, stored: Vec<StoredFile>, moved: Moved) ->
     settle::lock_for_end(&mut tx, step.claimed).await?;
     settle::held(store::engine::complete(&mut *tx, id, claim, transition, moved, ttl).await?)?;
     name_files(&mut tx, id, &stored).await?;
+    store::parts::forget(&mut *tx, id).await?;
     store::sharing::succeed_followers(&mut tx, id, ttl).await?;
     settle::wake_after_end(&mut tx, step.claimed).await?;
     tx.commit().await?;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ALL_SCOPES, Answer, Setup, TestGateway, gateway};
+use crate::{
+    process::replica,
+    support::{ALL_SCOPES, Answer, Setup, TestGateway, gateway},
+};
 
 async fn submit(gateway: &TestGateway, key: &str, body: &Value) -> Answer {
     submit_as(gateway, &gateway.token(), key, body).await
@@ -143,4 +146,48 @@ async fn a_key_is_up_to_255_visible_characters() {
     for bad in [&*"k".repeat(256), "", "two words"] {
         submit(&gateway, bad, &body).await.problem(400, "invalid_request");
     }
+}
+
+/// The contract under load: a hundred callers with one key and one body, over three replicas of their own processes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_equal_requests_over_three_replicas_are_one_export() {
+    let gateway = Setup::default().without_worker().start().await;
+    let account = gateway.connect("braze").await;
+    let program = env!("CARGO_BIN_EXE_headgate");
+    let replicas =
+        [replica(&gateway, program).await, replica(&gateway, program).await, replica(&gateway, program).await];
+    let body = TestGateway::everybody(&account);
+    let token = gateway.token();
+    let send = async |number: usize| {
+        let url = replicas[number % replicas.len()].1.join("v1/exports").unwrap();
+        let request = gateway.http.post(url).bearer_auth(&token).header("idempotency-key", "one");
+        Answer::of(request.json(&body)).await
+    };
+    let all_at_once = async || futures_util::future::join_all((0..100).map(&send)).await;
+    let mut ids = BTreeSet::new();
+    let mut firsts = 0;
+    let mut record = |answer: &Answer| {
+        let accepted = answer.status == StatusCode::ACCEPTED;
+        if accepted {
+            ids.insert(answer.json()["id"].as_str().unwrap().to_owned());
+            firsts += usize::from(answer.header("idempotency-replayed").is_empty());
+        } else {
+            answer.problem(409, "idempotency_key_in_flight");
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+        accepted
+    };
+    let first: Vec<_> = all_at_once().await.iter().map(&mut record).collect();
+    assert!(first.contains(&true), "nobody was answered");
+    // Whoever was told to come back gets the same export, too.
+    for number in 0..100 {
+        while !record(&send(number).await) {}
+    }
+    assert_eq!((ids.len(), firsts), (1, 1));
+    assert_eq!(count(&gateway).await, 1);
+    let keys: i64 = sqlx::query_scalar("select count(*) from idempotency_key").fetch_one(&gateway.db).await.unwrap();
+    assert_eq!(keys, 1);
+    let export = gateway.finished(&json!({"id": ids.first()})).await;
+    assert_eq!(export["state"], "succeeded", "{export:#}");
+    assert_eq!(gateway.sandbox_state("braze").await["submissions"], 1);
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use url::Url;
 
 use crate::support::{TestGateway, eventually};
 
@@ -16,8 +17,12 @@ pub struct Process(Child);
 impl Process {
     /// Runs `headgate` with nothing in its environment but `settings`; what it says goes to a file in `folder`.
     pub fn start(command: &str, folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_headgate"), command, folder, settings)
+    }
+
+    fn start_program(program: &str, command: &str, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let log = File::options().create(true).append(true).open(folder.join(format!("{command}.log"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_headgate"))
+        let child = Command::new(program)
             .arg(command)
             .current_dir(folder)
             .env_clear()
@@ -58,6 +63,25 @@ impl Drop for Process {
 
 /// A worker process on the database and the files of `gateway`.
 pub fn worker(gateway: &TestGateway, lease_secs: &str) -> Process {
+    start_beside(env!("CARGO_BIN_EXE_headgate"), "worker", gateway, &[("HEADGATE_LEASE_SECS", lease_secs)])
+}
+
+/// A whole replica beside `gateway`, and its address once it is ready.
+pub async fn replica(gateway: &TestGateway, program: &str) -> (Process, Url) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let process =
+        start_beside(program, "serve", gateway, &[("HEADGATE_LISTEN", &listen), ("HEADGATE_LEASE_SECS", "3")]);
+    let url: Url = format!("http://{listen}/").parse().unwrap();
+    eventually("a ready replica", async || {
+        let answer = gateway.http.get(url.join("readyz").unwrap()).send().await.ok()?;
+        answer.status().is_success().then_some(())
+    })
+    .await;
+    (process, url)
+}
+
+fn start_beside(program: &str, command: &str, gateway: &TestGateway, more: &[(&str, &str)]) -> Process {
     let flags = &gateway.flags;
     let given = [
         ("HEADGATE_DATABASE_URL", &flags.database_url),
@@ -69,7 +93,7 @@ pub fn worker(gateway: &TestGateway, lease_secs: &str) -> Process {
         ("HEADGATE_POLL_MAX_MS", &flags.poll_max_ms),
     ];
     let mut settings: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_deref().unwrap())).collect();
-    settings.push(("HEADGATE_LEASE_SECS", lease_secs));
     settings.push(("HEADGATE_SHUTDOWN_GRACE_SECS", "10"));
-    Process::start("worker", gateway.folder.path(), &settings)
+    settings.extend(more);
+    Process::start_program(program, command, gateway.folder.path(), &settings)
 }

@@ -264,10 +264,8 @@ async fn parts_that_are_done_stay_done_when_they_are_handed_on() {
     gateway.seen(&first, |export| export["progress"]["files_done"].as_i64() > Some(3)).await;
     gateway.post(&format!("{}/cancel", export_path(&first)), &json!({})).await;
     assert_eq!(gateway.finished(&first).await["state"], "cancelled");
-    let done: i64 = sqlx::query_scalar("select count(*) from export_part where done_at is not null")
-        .fetch_one(&gateway.db)
-        .await
-        .unwrap();
+    let done: i64 =
+        sqlx::query_scalar("select count(*) from part where done_at is not null").fetch_one(&gateway.db).await.unwrap();
     assert!(done > 3);
     let second = gateway.finished(&second).await;
     assert_eq!((&second["state"], &second["progress"]["files_done"]), (&json!("succeeded"), &json!(24)), "{second:#}");

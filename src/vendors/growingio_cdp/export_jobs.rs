@@ -23,6 +23,9 @@ use crate::vendors::{
     http::{Answer, Call, FileAnswer, FileCall, TRY_AGAIN, below, decided},
 };
 
+/// The action of what begins a job.
+const SUBMIT: &str = "submit";
+
 impl Cdp {
     pub(super) fn plan_job(
         &self,
@@ -82,7 +85,7 @@ impl Cdp {
         let ask = self.ask(request).map_err(|errors| errors.first().map_or_else(no_plan, invalid))?;
         let body = wire::export_body(&ask, &self.place);
         let url = below(&self.base, &self.place.export_jobs(audience));
-        let answer = self.call("submit", Method::POST, url, Some(&body), exchanges).await?;
+        let answer = self.call(SUBMIT, Method::POST, url, Some(&body), exchanges).await?;
         decided(exchanges, wire::submitted(&answer, &self.api.token), |_| "accepted".into())
     }
 
@@ -90,7 +93,7 @@ impl Cdp {
     async fn compute(&self, audience: &AudienceRef<'_>, exchanges: &Exchanges) -> Result<Submitted, VendorError> {
         let before = self.entry(audience, exchanges).await?;
         let url = below(&self.base, &self.place.computes(audience));
-        let answer = self.call("submit", Method::POST, url, None, exchanges).await?;
+        let answer = self.call(SUBMIT, Method::POST, url, None, exchanges).await?;
         let begun = decided(exchanges, refresh::triggered(&answer, &self.api.token), |begun| match begun {
             true => "CDP computes the audience".into(),
             false => "CDP does not compute the audience now".into(),
@@ -167,7 +170,9 @@ impl Cdp {
         body: Option<&Value>,
         exchanges: &Exchanges,
     ) -> Result<Answer, VendorError> {
-        let call = Call { action, method, url, bearer: &self.api.token, body, when_lost: TRY_AGAIN };
+        // A submission may be made again, but that there may be two is said.
+        let when_lost = if action == SUBMIT { Next::OutcomeUnknown } else { TRY_AGAIN };
+        let call = Call { action, method, url, bearer: &self.api.token, body, when_lost };
         self.api.http.call(call, exchanges).await
     }
 }

@@ -48,6 +48,8 @@ use crate::exports::{
 
 /// CDP documents no limit. Ten keep one connection from filling a deployment that serves its own console too.
 const MAX_CONCURRENT: u32 = 10;
+/// Users asked for at once: their queries go to the same deployment.
+const QUERIES_AT_ONCE: u32 = 4;
 /// The only part of a report.
 const RESULT: &str = "result";
 
@@ -185,6 +187,10 @@ impl Vendor for Cdp {
 
     fn max_concurrent(&self) -> Option<u32> {
         Some(MAX_CONCURRENT)
+    }
+
+    fn parts_at_once(&self, request: &ExportRequest) -> u32 {
+        if request.dataset == Dataset::UserProfiles { QUERIES_AT_ONCE } else { MAX_CONCURRENT }
     }
 
     async fn check(&self, exchanges: &Exchanges) -> Result<(), VendorError> {

@@ -56,6 +56,8 @@ pub struct SandboxConfig {
     pub events_per_hour: u64,
     /// Events in one file of raw data; an hour with more has several files.
     pub raw_part_records: u64,
+    /// Files of one job, where the vendor may make several.
+    pub job_files: u64,
     /// How late a `slow` answer comes.
     pub slow_answer: Duration,
     /// What time it is at the vendors.
@@ -94,6 +96,7 @@ impl Default for SandboxConfig {
             requests_per_second: 2.0,
             events_per_hour: 20,
             raw_part_records: 15,
+            job_files: 1,
             slow_answer: Duration::from_secs(45),
             clock: Clock::default(),
             braze_bucket: None,

@@ -28,6 +28,7 @@ pub struct Scenario {
     pub records_per_file: Option<u64>,
     pub events_per_hour: Option<u64>,
     pub raw_part_records: Option<u64>,
+    pub job_files: Option<u64>,
     pub limits: Limits,
     /// Exactly these are on; `[]` for none.
     pub faults: Option<Vec<Fault>>,
@@ -99,6 +100,7 @@ impl Scenario {
             records_per_file: Some(config.records_per_file),
             events_per_hour: Some(config.events_per_hour),
             raw_part_records: Some(config.raw_part_records),
+            job_files: Some(config.job_files),
             limits: Limits {
                 max_concurrent: Some(config.max_concurrent),
                 requests_per_hour: Some(config.requests_per_hour),
@@ -123,6 +125,7 @@ impl Scenario {
         set(&mut config.records_per_file, at_least_one("records_per_file", self.records_per_file)?);
         set(&mut config.events_per_hour, self.events_per_hour);
         set(&mut config.raw_part_records, at_least_one("raw_part_records", self.raw_part_records)?);
+        set(&mut config.job_files, at_least_one("job_files", self.job_files)?);
         let limits = self.limits;
         set(&mut config.max_concurrent, at_least_one("limits.max_concurrent", limits.max_concurrent)?);
         set(&mut config.requests_per_hour, at_least_one("limits.requests_per_hour", limits.requests_per_hour)?);
@@ -229,6 +232,7 @@ mod tests {
             records_per_file = 10
             events_per_hour = 11
             raw_part_records = 12
+            job_files = 13
             faults = ["braze.segment.busy=2", "growingio_cdp.job.stuck"]
 
             [limits]
@@ -246,6 +250,7 @@ mod tests {
         assert_eq!(config.processing, Duration::from_millis(1_500));
         assert_eq!((config.link_life.as_secs(), config.slow_answer.as_secs()), (60, 2));
         assert_eq!((config.records_per_file, config.events_per_hour, config.raw_part_records), (10, 11, 12));
+        assert_eq!(config.job_files, 13);
         assert_eq!((config.max_concurrent, config.requests_per_hour), (3, 4));
         assert_eq!((config.requests_per_second, config.clock.speed), (0.5, 60.0));
         assert_eq!(config.clock.start.unwrap().to_string(), "2026-02-28 16:00:00 UTC");

@@ -41,7 +41,7 @@ impl Oddities {
     pub fn drawn(world: &World) -> Self {
         let on = |name: &str| world.fault(&format!("growingio_cdp.file.{name}"));
         Self {
-            parts: if on("two_parts") { 2 } else { 1 },
+            parts: if on("two_parts") { 2 } else { world.config.job_files.max(1) },
             gio_id: if on("gio_id_as_text") { GioId::Text } else { GioId::Number },
             bad_record: on("bad_record"),
             empty: on("empty"),
