@@ -54,9 +54,9 @@ create index schedule_run_by_age on schedule_run (at);
 alter table export
     -- No foreign key: exports outlive a deleted schedule.
     add column schedule_id uuid,
-    add column run_at timestamptz,
-    add constraint run_has_both check ((schedule_id is null) = (run_at is null));
-create unique index export_by_run on export (schedule_id, run_at) where schedule_id is not null;
+    add column scheduled_for timestamptz,
+    add constraint scheduled_has_both check ((schedule_id is null) = (scheduled_for is null));
+create unique index export_by_schedule on export (schedule_id, scheduled_for) where schedule_id is not null;
 create index export_live_by_schedule on export (schedule_id) where schedule_id is not null and finished_at is null;
 
 -- Wakes those who begin runs: one run of a schedule lives at a time, so the next may begin now.

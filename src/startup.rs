@@ -19,7 +19,7 @@ use crate::{
     config::{Settings, TokenKey},
     embedded::Embedded,
     exports::retry::Spacing,
-    operations::{Gateway, OwnGround, connections, destinations},
+    operations::{Gateway, OwnGround, connections, destinations, webhooks},
     results::{Limits, storage::Storage},
     store::{self, hub::Hub, reads::Reads},
     vault::Vault,
@@ -79,6 +79,7 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let gateway = Gateway { reads: Reads::begin(db.clone()), db, vault, http, storage, hub, ground: Arc::new(ground) };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
     destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
+    webhooks::reseal_data_keys(&gateway).await.context("the webhook endpoints' keys cannot be sealed anew")?;
 
     let stopping = CancellationToken::new();
     let worker =

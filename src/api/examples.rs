@@ -253,6 +253,8 @@ fn in_state(state: State) -> ExportWithFiles {
         data_as_of: None,
         result_deleted_at: None,
         version: 7,
+        schedule_id: None,
+        scheduled_for: None,
     };
     ExportWithFiles { export, files: Vec::new(), queue_position: None }
 }

@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 use super::{
     problem::{FieldError, Problem},
     state::State,
-    windows::instant,
+    windows::{RelativeWindow, instant},
 };
 use crate::ids::{ExportId, ScheduleId};
 
@@ -229,6 +229,24 @@ impl Timetable {
             }
             back = back * 2;
         }
+    }
+}
+
+/// When runs may begin: not before the data of their window is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Release {
+    /// If it is relative; else the run's own time counts.
+    pub window: Option<RelativeWindow>,
+    pub zone: Tz,
+    /// From the end of the window, or from the run's time without one.
+    pub not_before: TimeDelta,
+}
+
+impl Release {
+    /// From when on the run of `run_at` may begin.
+    pub fn of(&self, run_at: DateTime<Utc>) -> DateTime<Utc> {
+        let end = self.window.and_then(|window| window.resolve(run_at, self.zone)).map_or(run_at, |window| window.to);
+        run_at.max(end + self.not_before)
     }
 }
 

@@ -27,7 +27,7 @@ const PAUSES: [Duration; MAX_TRIES as usize - 1] = [
     Duration::from_hours(24),
 ];
 /// The longest pause that a receiver can ask for.
-const MAX_PAUSE: Duration = Duration::from_hours(24);
+const MAX_PAUSE: Duration = Duration::from_hours(1);
 /// An endpoint that has only failed for this long is disabled when a message has used up its tries.
 pub const MAX_FAILING: Duration = Duration::from_hours(72);
 /// How long a replaced secret goes on signing, unless the caller says otherwise.
@@ -191,7 +191,7 @@ impl DeliveryRecord {
 }
 
 /// How long to wait after the `tries`-th failure, or `None` when that was the last try. `jitter` is random in 0..1: pauses
-/// differ by up to a tenth, so that what failed together is not tried together. A receiver's own pause is kept, up to a day.
+/// differ by up to a tenth, so that what failed together is not tried together. A receiver's own pause is kept, up to an hour.
 pub fn pause(tries: i32, jitter: f64, retry_after: Option<Duration>) -> Option<Duration> {
     let index = usize::try_from(tries.max(1) - 1).ok()?;
     let pause = PAUSES.get(index)?.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_can_ask_for_a_longer_pause_but_not_for_more_than_a_day() {
+    fn a_receiver_can_ask_for_a_longer_pause_but_not_for_more_than_an_hour() {
         assert_eq!(pause(1, 0.5, Some(Duration::from_mins(3))), Some(Duration::from_mins(3)));
         assert_eq!(pause(1, 0.5, Some(Duration::from_millis(1))), Some(Duration::from_secs(5)));
         assert_eq!(pause(1, 0.5, Some(Duration::from_hours(1000))), Some(MAX_PAUSE));

@@ -27,6 +27,24 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
     due: Notify,
+    deliveries: Bell,
+    schedules: Bell,
+}
+
+/// Wakes the one who waits for a kind of work in this process.
+#[derive(Debug, Default)]
+pub struct Bell(Notify);
+
+impl Bell {
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits for the next ring, at most `limit`. One that came before counts.
+    pub async fn wait(&self, limit: Duration) {
+        // Time running out is as good an end as a ring.
+        drop(tokio::time::timeout(limit, self.0.notified()).await);
+    }
 }
 
 impl Hub {
@@ -44,11 +62,13 @@ impl Hub {
 
     async fn listen_once(&self, db: &PgPool) -> sqlx::Result<()> {
         let mut listener = PgListener::connect_with(db).await?;
-        listener.listen_all(["headgate_export", "headgate_due"]).await?;
+        listener.listen_all(["headgate_export", "headgate_due", "headgate_delivery", "headgate_schedule"]).await?;
         self.wake_all();
         while let Some(notification) = listener.try_recv().await? {
             match notification.channel() {
                 "headgate_due" => self.0.due.notify_one(),
+                "headgate_delivery" => self.0.deliveries.ring(),
+                "headgate_schedule" => self.0.schedules.ring(),
                 _ => {
                     if let Ok(id) = notification.payload().parse::<Uuid>() {
                         self.wake(id);
@@ -70,6 +90,18 @@ impl Hub {
             sender.send_replace(());
         }
         self.0.due.notify_one();
+        self.0.deliveries.ring();
+        self.0.schedules.ring();
+    }
+
+    /// Rings when a delivery may be due.
+    pub fn deliveries(&self) -> &Bell {
+        &self.0.deliveries
+    }
+
+    /// Rings when a run of a schedule may be due.
+    pub fn schedules(&self) -> &Bell {
+        &self.0.schedules
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {

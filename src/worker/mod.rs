@@ -1,13 +1,15 @@
 //! Drives exports: claims what is due under a lease, does one step, records it. Any number of workers in any number of
 //! processes share the work through Postgres alone. Start at [`Worker::run`]; a claimed export goes through
-//! [`step::drive`].
+//! [`step::drive`]. Beside that, [`webhooks`] tells endpoints what happened and [`schedules`] begins runs.
 
 mod deliver;
 mod hold;
 mod parts;
+mod schedules;
 mod settle;
 mod step;
 mod transfer;
+mod webhooks;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -68,10 +70,13 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         info!(worker.name = %self.name, concurrency = self.settings.concurrency, "worker started");
         let steps = TaskTracker::new();
-        tokio::select! {
-            () = self.claim_until(&stop, &steps) => {}
-            () = self.sweep_for_ever() => {}
-        }
+        let exports = async {
+            tokio::select! {
+                () = self.claim_until(&stop, &steps) => {}
+                () = self.sweep_for_ever() => {}
+            }
+        };
+        tokio::join!(exports, webhooks::send(&self, &stop, &steps), schedules::begin_runs(&self, &stop));
         steps.close();
         steps.wait().await;
         info!(worker.name = %self.name, "worker stopped");

@@ -34,7 +34,7 @@ use self::{
     records::CdpUsers,
 };
 use super::{
-    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry,
+    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, ReadyAfter, Download, Exchanges, Inquiry,
     Mapping, Next, Pending, Plan, PlannedCall, Progress, Submitted, Vendor, VendorData, VendorError, VendorFile,
     VendorSpec, Work, settings,
 };
@@ -63,6 +63,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["user_id", "vendor_user_id", "identities", "attributes"],
             typical_latency: "Minutes; CDP documents none",
             stall_window: Duration::from_hours(2),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "At most 60 identities, attributes and tags in one export",
@@ -79,6 +80,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["user_id", "vendor_user_id", "identities", "attributes"],
             typical_latency: "Seconds; one call for each identifier",
             stall_window: Duration::from_mins(30),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "Identifiers of type `user_id` and `device_id`; `email` and `phone` where the connection's mapping \
@@ -94,6 +96,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["metric", "time", "interval", "dimensions", "value"],
             typical_latency: "Seconds",
             stall_window: Duration::from_mins(30),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "Saved analyses as they are saved: no `window`, no `interval`; `chart` is an event analysis",
@@ -110,6 +113,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: ROWS,
             typical_latency: "Seconds",
             stall_window: Duration::from_mins(30),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "Pages of 1,000; an entry that moves to the next page while they are read comes once",
