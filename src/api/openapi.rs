@@ -14,7 +14,10 @@ use super::{
     responses::{Failed, Unavailable},
     routes::RouteTable,
 };
-use crate::exports::problem::Problem;
+use crate::exports::{
+    problem::Problem,
+    webhook::{EventType, WebhookMessage},
+};
 
 const DESCRIPTION: &str = "\
 One REST API for export jobs over several marketing clouds. Submit an export, follow it, download its files: the \
@@ -34,13 +37,15 @@ that explains it.
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This gateway")),
-    components(schemas(Problem)),
+    components(schemas(Problem, WebhookMessage)),
     tags(
         (name = "exports", description = "Export jobs"),
         (name = "files", description = "Result files"),
         (name = "vendors", description = "What can be exported from where"),
         (name = "connections", description = "Accounts at vendors"),
         (name = "destinations", description = "Places that results are delivered to"),
+        (name = "schedules", description = "Exports that are asked for again and again"),
+        (name = "webhooks", description = "Being told what happened"),
         (name = "service", description = "The gateway itself"),
     ),
 )]
@@ -83,7 +88,37 @@ pub fn document() -> Value {
             complete(operation, path.starts_with("/v1/"));
         }
     }
+    document["webhooks"] = webhooks();
     document
+}
+
+/// What the gateway sends, by type of event.
+fn webhooks() -> Value {
+    let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": true, "description": description, "schema": {"type": "string"}});
+    let message = |event: EventType| {
+        let example = examples::message(event);
+        let operation = json!({
+            "tags": ["webhooks"],
+            "summary": event.as_str(),
+            "description": "A POST to each endpoint that wants to know, signed as Standard Webhooks 1.0 says. An answer of \
+                2xx within 15 seconds takes it; any other is tried again, ten times over about 75 hours. 410 disables the \
+                endpoint. It can come more than once, and in any order.",
+            "parameters": [
+                header("webhook-id", "The event; the same for every try and replay."),
+                header("webhook-timestamp", "When this try was made, in seconds since 1970."),
+                header("webhook-signature", "`v1,` and base64 of an HMAC-SHA256, one for each secret in force, separated by spaces."),
+            ],
+            "requestBody": {
+                "required": true,
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/WebhookMessage"}, "example": example},
+                },
+            },
+            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "Tells to disable the endpoint."}},
+        });
+        (event.as_str().to_owned(), json!({"post": operation}))
+    };
+    EventType::ALL.into_iter().map(message).collect()
 }
 
 /// The OpenAPI 3.0.3 twin of [`document`].

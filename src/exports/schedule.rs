@@ -279,7 +279,9 @@ pub fn decide(
     let (runs, has_older) = timetable.overdue(first, |run| due(run) <= now);
     let Some(last) = runs.last().copied() else { return Decision { skip: None, begin: None, next: Some(first) } };
     let begin = match catch_up {
-        CatchUp::None => Some(last).filter(|last| now - due(*last) <= TimeDelta::seconds(GRACE.as_secs().cast_signed())),
+        CatchUp::None => {
+            Some(last).filter(|last| now - due(*last) <= TimeDelta::seconds(GRACE.as_secs().cast_signed()))
+        }
         CatchUp::Last => Some(last),
         CatchUp::All => runs.first().copied(),
     };

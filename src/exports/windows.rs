@@ -165,9 +165,17 @@ mod tests {
     #[test]
     fn words_have_one_spelling_and_a_limit() {
         assert_eq!("last_1_days".parse(), Ok(RelativeWindow::Days(1)));
-        for bad in
-            ["last_0_days", "last_367_days", "last_745_hours", "last_+1_days", "last_01_days", "today", "last_", "last__days", ""]
-        {
+        for bad in [
+            "last_0_days",
+            "last_367_days",
+            "last_745_hours",
+            "last_+1_days",
+            "last_01_days",
+            "today",
+            "last_",
+            "last__days",
+            "",
+        ] {
             assert_eq!(bad.parse::<RelativeWindow>(), Err(()), "{bad}");
         }
     }

@@ -13,9 +13,7 @@ use super::{
 use crate::{
     exports::{
         problem::{Code, FieldError, Problem},
-        webhook::{
-            DeliveryRecord, DeliveryState, DisabledReason, MAX_FAILING, WebhookAttemptRecord, pause,
-        },
+        webhook::{DeliveryRecord, DeliveryState, DisabledReason, MAX_FAILING, WebhookAttemptRecord, pause},
     },
     ids::{DeliveryId, WebhookEndpointId},
     store::{
@@ -52,10 +50,7 @@ pub async fn list_deliveries(
     Ok((with_attempts(gateway, found).await?, more))
 }
 
-async fn with_attempts(
-    gateway: &Gateway,
-    deliveries: Vec<DeliveryRecord>,
-) -> Result<Vec<DeliveryWithAttempts>, Error> {
+async fn with_attempts(gateway: &Gateway, deliveries: Vec<DeliveryRecord>) -> Result<Vec<DeliveryWithAttempts>, Error> {
     let ids: Vec<_> = deliveries.iter().map(|delivery| delivery.webhook_delivery_id).collect();
     let mut attempts: BTreeMap<DeliveryId, Vec<WebhookAttemptRecord>> = BTreeMap::new();
     for attempt in store::deliveries::attempts(&gateway.db, &ids).await? {

@@ -73,8 +73,15 @@ async fn deal_with(gateway: &Gateway, tx: &mut sqlx::PgConnection, due: DueSched
         Err(errors) => {
             let problem = Problem::invalid(errors);
             let failures = schedule.failures + 1;
-            return Ok(store::schedules::advance(tx, id, Some(first), Some(now + UNREADABLE), Some(&problem), failures)
-                .await?);
+            return Ok(store::schedules::advance(
+                tx,
+                id,
+                Some(first),
+                Some(now + UNREADABLE),
+                Some(&problem),
+                failures,
+            )
+            .await?);
         }
     };
     let connection = store::connections::by_name(&mut *tx, connection_of(&schedule.export)).await?;

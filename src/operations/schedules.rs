@@ -147,10 +147,11 @@ pub async fn change_schedule(
     id: ScheduleId,
     change: ChangeSchedule,
 ) -> Result<Schedule, Error> {
-    let now = Utc::now();
     let mut tx = gateway.db.begin().await?;
     store::schedules::lock_tenant(&mut *tx, &caller.tenant).await?;
     let mut record = store::schedules::lock(&mut *tx, &caller.tenant, id).await?.ok_or_else(no_schedule)?;
+    // Clocks differ; what has run must not run again.
+    let now = store::schedules::dealt_with_until(&mut *tx, id).await?;
     let is_new_time = change.cron.as_ref().is_some_and(|cron| *cron != record.cron)
         || change.time_zone.as_ref().is_some_and(|zone| *zone != record.time_zone)
         || (change.paused == Some(false) && record.paused_at.is_some());

@@ -145,20 +145,24 @@ pub async fn change_endpoint(
     let description = description.unwrap_or_else(|| old.record.description.clone());
     let labels = labels.unwrap_or_else(|| old.record.labels.0.clone());
     let key = data_key(gateway, &old.sealed)?;
-    let url = match url {
-        Some(url) => usable(gateway, &url, &description, &labels)?,
-        None => {
-            let errors = webhook::check(&description, &labels);
-            if !errors.is_empty() {
-                return Err(Problem::invalid(errors).into());
-            }
-            open_url(gateway, &key, id, &old.sealed.url)?
+    let url = if let Some(url) = url {
+        usable(gateway, &url, &description, &labels)?
+    } else {
+        let errors = webhook::check(&description, &labels);
+        if !errors.is_empty() {
+            return Err(Problem::invalid(errors).into());
         }
+        open_url(gateway, &key, id, &old.sealed.url)?
     };
     let sealed_url = seal_url(gateway, &key, id, &url)?;
     let host = host(&url);
-    let changed =
-        Changed { description: &description, event_types: &event_types, labels: &labels, url: &sealed_url, host: &host };
+    let changed = Changed {
+        description: &description,
+        event_types: &event_types,
+        labels: &labels,
+        url: &sealed_url,
+        host: &host,
+    };
     let mut sealed = store::webhooks::update(&mut *tx, id, &changed).await?;
     match (enabled, sealed.record.disabled_at) {
         (Some(true), Some(_)) => sealed = store::webhooks::enable(&mut *tx, id).await?,
@@ -218,7 +222,8 @@ fn checked(caller: &Caller, mut event_types: Vec<EventType>) -> Result<Vec<Event
     event_types.sort_unstable();
     event_types.dedup();
     if event_types.is_empty() {
-        let error = FieldError::new("/event_types", "required", "at least one; leave it out for every end of an export");
+        let error =
+            FieldError::new("/event_types", "required", "at least one; leave it out for every end of an export");
         return Err(Problem::invalid(vec![error]).into());
     }
     require_allowed(caller, &event_types)?;
@@ -235,12 +240,7 @@ fn require_allowed(caller: &Caller, event_types: &[EventType]) -> Result<(), Err
 }
 
 /// The address of an endpoint whose fields are all right.
-fn usable(
-    gateway: &Gateway,
-    url: &str,
-    description: &str,
-    labels: &BTreeMap<String, String>,
-) -> Result<Url, Error> {
+fn usable(gateway: &Gateway, url: &str, description: &str, labels: &BTreeMap<String, String>) -> Result<Url, Error> {
     let mut errors = webhook::check(description, labels);
     let policy = gateway.http.policy();
     let url = webhook::parse_url(url).and_then(|url| {

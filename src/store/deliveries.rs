@@ -56,7 +56,11 @@ pub struct Room<'a> {
 
 /// Claims deliveries that are due, the longest due of each endpoint first, and holds them for `lease`. Many due deliveries
 /// of one endpoint keep nobody else's from being found.
-pub async fn claim_due(db: impl PgExecutor<'_>, lease: Duration, room: &Room<'_>) -> sqlx::Result<Vec<ClaimedDelivery>> {
+pub async fn claim_due(
+    db: impl PgExecutor<'_>,
+    lease: Duration,
+    room: &Room<'_>,
+) -> sqlx::Result<Vec<ClaimedDelivery>> {
     let (ids, counts): (Vec<Uuid>, Vec<i32>) = room.busy.iter().map(|(id, count)| (id.0, *count)).unzip();
     sqlx::query_as(concat!(
         "with found as ( \

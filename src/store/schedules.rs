@@ -9,7 +9,7 @@ use super::exports::interval;
 use crate::{
     exports::{
         problem::Problem,
-        schedule::{CatchUp, RunOutcome, RunRecord, ScheduleRecord, SkipReason},
+        schedule::{RunOutcome, RunRecord, ScheduleRecord, SkipReason},
     },
     ids::{ExportId, ScheduleId},
 };
@@ -182,6 +182,14 @@ pub async fn standing(db: impl PgExecutor<'_>, id: ScheduleId) -> sqlx::Result<S
     .bind(id)
     .fetch_one(db)
     .await
+}
+
+/// The database's clock, or the last run of a locked schedule that was dealt with if that is later.
+pub async fn dealt_with_until(db: impl PgExecutor<'_>, id: ScheduleId) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar("select greatest(now(), (select max(through) from schedule_run where schedule_id = $1))")
+        .bind(id)
+        .fetch_one(db)
+        .await
 }
 
 /// What became of a run.

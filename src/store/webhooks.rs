@@ -128,7 +128,11 @@ pub async fn by_id(
 }
 
 /// The tenant's endpoint, locked against changes but not against new deliveries.
-pub async fn lock(db: impl PgExecutor<'_>, tenant: &str, id: WebhookEndpointId) -> sqlx::Result<Option<SealedEndpoint>> {
+pub async fn lock(
+    db: impl PgExecutor<'_>,
+    tenant: &str,
+    id: WebhookEndpointId,
+) -> sqlx::Result<Option<SealedEndpoint>> {
     sqlx::query_as(concat!(
         "select ",
         sealed_columns!(),

@@ -466,7 +466,7 @@ pub fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> 
 /// Whether a call failed because the egress policy lets nobody reach the address.
 pub fn was_blocked(error: &reqwest::Error) -> bool {
     let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    causes.any(|cause| cause.is::<Blocked>())
+    causes.any(<dyn StdError + 'static>::is::<Blocked>)
 }
 
 /// A pause a vendor asked for, kept within reason.

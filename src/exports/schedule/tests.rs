@@ -88,10 +88,7 @@ fn late_runs_are_skipped_or_caught_up_as_the_policy_says() {
     assert_eq!(decided(CatchUp::All, now), Decision { skip: None, begin: Some(first), next: Some(hour(9)) });
     let early = Decision { skip: None, begin: None, next: Some(first) };
     assert_eq!(decided(CatchUp::All, time("2026-03-02T07:59:59Z")), early);
-    assert_eq!(
-        decided(CatchUp::All, first),
-        Decision { skip: None, begin: Some(first), next: Some(hour(9)) }
-    );
+    assert_eq!(decided(CatchUp::All, first), Decision { skip: None, begin: Some(first), next: Some(hour(9)) });
 }
 
 #[test]
@@ -123,7 +120,8 @@ fn a_run_that_waits_for_its_data_is_neither_late_nor_early() {
 /// Lines with hours of their own, and lines for every hour.
 fn any_line() -> impl Strategy<Value = (String, bool)> {
     let minutes = prop_oneof![Just("0"), Just("30"), Just("0,45"), Just("*/20"), Just("59"), Just("*")];
-    let hours = prop_oneof![Just("*"), Just("0"), Just("1-3"), Just("2"), Just("*/2"), Just("0,1,2,3,23"), Just("0-23")];
+    let hours =
+        prop_oneof![Just("*"), Just("0"), Just("1-3"), Just("2"), Just("*/2"), Just("0,1,2,3,23"), Just("0-23")];
     (minutes, hours).prop_map(|(minutes, hours)| (format!("{minutes} {hours} * * *"), matches!(hours, "*" | "0-23")))
 }
 

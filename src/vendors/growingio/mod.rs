@@ -20,8 +20,8 @@ use async_trait::async_trait;
 
 use self::{api::Api, settings::Settings};
 use super::{
-    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, ReadyAfter, Download, Exchanges, Inquiry, Next,
-    Pending, Plan, Progress, Vendor, VendorError, VendorFile, VendorSpec, shared::Budget,
+    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry, Next,
+    Pending, Plan, Progress, ReadyAfter, Vendor, VendorError, VendorFile, VendorSpec, shared::Budget,
 };
 use crate::exports::{
     parameters::AudienceKind,

@@ -34,9 +34,9 @@ use self::{
     records::CdpUsers,
 };
 use super::{
-    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, ReadyAfter, Download, Exchanges, Inquiry,
-    Mapping, Next, Pending, Plan, PlannedCall, Progress, Submitted, Vendor, VendorData, VendorError, VendorFile,
-    VendorSpec, Work, settings,
+    Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry,
+    Mapping, Next, Pending, Plan, PlannedCall, Progress, ReadyAfter, Submitted, Vendor, VendorData, VendorError,
+    VendorFile, VendorSpec, Work, settings,
 };
 use crate::exports::{
     mapping::ValueMaps,
