@@ -59,7 +59,8 @@ alter table export
 create unique index export_by_schedule on export (schedule_id, scheduled_for) where schedule_id is not null;
 create index export_live_by_schedule on export (schedule_id) where schedule_id is not null and finished_at is null;
 
--- Wakes those who begin runs: one run of a schedule lives at a time, so the next may begin now.
+-- Wakes those who begin runs: one run of a schedule lives at a time, so the next may begin now. Of what is due later
+-- than a minute from now they find out themselves.
 create function notify_schedule() returns trigger language plpgsql as $$
 begin
     perform pg_notify('headgate_schedule', '');
@@ -69,4 +70,4 @@ create trigger scheduled_export_finished after update on export for each row
     when (new.schedule_id is not null and old.finished_at is null and new.finished_at is not null)
     execute function notify_schedule();
 create trigger schedule_changed after insert or update of due_at on schedule for each row
-    when (new.due_at <= now() + interval '10 seconds') execute function notify_schedule();
+    when (new.due_at <= now() + interval '1 minute') execute function notify_schedule();

@@ -320,11 +320,13 @@ pub async fn wait_for_change(
 ) -> Result<ExportWithFiles, Error> {
     let mut watch = gateway.hub.watch(id);
     let first = read(gateway, caller, id).await?;
+    watch.seen(first.version);
     let changed = async {
         let mut export = first.clone();
         while !export.state.is_final() && (export.state, export.phase) == (first.state, first.phase) {
             watch.changed().await;
             export = read(gateway, caller, id).await?;
+            watch.seen(export.version);
         }
         Ok::<_, Error>(())
     };

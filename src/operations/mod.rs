@@ -31,6 +31,8 @@ use crate::{
     vendors::http::Http,
 };
 
+pub use crate::store::hub::Watch;
+
 /// What every operation works with; cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long to sleep at most: notifications can be lost.
-const IDLE_MAX: Duration = Duration::from_secs(5);
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// And at least: what is due may be waiting for a live run.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 /// How often old history is looked for.

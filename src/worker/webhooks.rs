@@ -44,8 +44,8 @@ const FAILING: i32 = 16;
 const EACH: i32 = 4;
 /// In one endpoint's hands while it fails.
 const EACH_FAILING: i32 = 1;
-/// How long a sender sleeps at most: notifications can be lost.
-const IDLE_MAX: Duration = Duration::from_secs(5);
+/// How long a sender sleeps at most: notifications can be lost, and so can those who were to try again.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// And at least, when what is due is in other hands.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 /// How often old deliveries are looked for.

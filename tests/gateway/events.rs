@@ -170,3 +170,96 @@ async fn attempts_show_what_the_vendor_refused_and_what_was_made_of_it() {
     let submits = attempts.filter(|attempt| attempt["action"] == "submit").map(|attempt| &attempt["http_status"]);
     assert_eq!(submits.collect::<Vec<_>>(), [500, 201]);
 }
+
+/// Every notification of a change is lost, as if the one connection for them hung.
+async fn deafen(gateway: &TestGateway) {
+    sqlx::query("alter table export disable trigger export_changed").execute(&gateway.db).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_hears_of_a_change_also_when_its_notification_is_lost() {
+    let gateway = Setup::default().without_worker().start().await;
+    let export = gateway.submit(&TestGateway::everybody(&gateway.connect("braze").await)).await;
+    deafen(&gateway).await;
+    let stream = follow(&gateway, &export, Some("1")).await;
+    let waiting = gateway.request(Method::GET, &export_path(&export)).header("prefer", "wait=60");
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sqlx::query("update export set state = 'cancelled', finished_at = now(), version = version + 1")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+    };
+    let began = std::time::Instant::now();
+    let (streamed, answer, ()) = tokio::join!(to_the_end(stream), Answer::of(waiting), change);
+    assert_eq!(answer.json()["state"], "cancelled");
+    assert_eq!(streamed, listed(&gateway, &export).await[1..]);
+    assert!(began.elapsed() < Duration::from_secs(20), "only the end of the wait brought it: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_for_notifications_costs_no_event() {
+    let gateway = Setup::default().without_worker().start().await;
+    let export = gateway.submit(&TestGateway::everybody(&gateway.connect("braze").await)).await;
+    let stream = follow(&gateway, &export, None).await;
+    let cut = async || {
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where query like 'LISTEN%' and datname = current_database()")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+    };
+    let change = async {
+        for phase in ["submitting", "vendor_processing", "downloading", "delivering"] {
+            cut().await;
+            sqlx::query("update export set state = 'running', phase = $1, version = version + 1")
+                .bind(phase)
+                .execute(&gateway.db)
+                .await
+                .unwrap();
+        }
+        cut().await;
+        sqlx::query("update export set state = 'cancelled', phase = null, finished_at = now(), version = version + 1")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+    };
+    let (streamed, ()) = tokio::join!(to_the_end(stream), change);
+    assert_eq!(streamed, listed(&gateway, &export).await);
+    assert_eq!(streamed.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_who_wait_cost_one_look_and_not_one_each() {
+    const WAITING: usize = 300;
+    let gateway = Setup::default().without_worker().start().await;
+    let body = TestGateway::everybody(&gateway.connect("braze").await);
+    let mut exports = Vec::new();
+    for _ in 0..WAITING {
+        exports.push(gateway.submit(&body).await);
+    }
+    // Counted when a connection has been idle for a second.
+    let transactions = async || {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        sqlx::query("select pg_stat_force_next_flush()").execute(&gateway.db).await.ok();
+        let count = "select xact_commit from pg_stat_database where datname = current_database()";
+        sqlx::query_scalar::<_, i64>(count).fetch_one(&gateway.db).await.unwrap()
+    };
+    let waiting = exports.iter().map(async |export| {
+        let request = gateway.request(Method::GET, &export_path(export)).header("prefer", "wait=60");
+        Answer::of(request).await.json()["state"].clone()
+    });
+    let count = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let before = transactions().await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        let spent = transactions().await - before;
+        sqlx::query("update export set state = 'cancelled', finished_at = now(), version = version + 1")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+        spent
+    };
+    let (states, spent) = tokio::join!(futures_util::future::join_all(waiting), count);
+    assert!(states.iter().all(|state| state == "cancelled"), "all of them heard of it");
+    assert!(spent < i64::try_from(WAITING).unwrap() / 2, "{spent} transactions while nothing happened");
+}

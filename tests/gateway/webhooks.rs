@@ -378,6 +378,7 @@ async fn whoever_dies_while_sending_is_followed_by_another_who_sends_again() {
     let _second = worker(&gateway, "3");
     // Its lease runs out after a minute; that is too long for a test.
     exec(&gateway, "update webhook_delivery set due_at = now()").await;
+    exec(&gateway, "select pg_notify('headgate_delivery', '')").await;
     let messages = receiver.wait_for(2).await;
     let done = delivery(&gateway, &endpoint, |delivery| delivery["state"] == "delivered").await;
     assert_eq!(messages[0].header("webhook-id"), messages[1].header("webhook-id"));
