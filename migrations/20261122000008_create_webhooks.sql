@@ -62,7 +62,7 @@ create table webhook_delivery (
     constraint finished_at_matches_state check ((finished_at is not null) = (state <> 'pending'))
 ) with (fillfactor = 80);
 create index webhook_delivery_due on webhook_delivery (due_at) where state = 'pending';
-create index webhook_delivery_pending_by_endpoint on webhook_delivery (webhook_endpoint_id) where state = 'pending';
+create index webhook_delivery_due_by_endpoint on webhook_delivery (webhook_endpoint_id, due_at) where state = 'pending';
 create index webhook_delivery_by_endpoint on webhook_delivery (webhook_endpoint_id, webhook_delivery_id desc);
 create index webhook_delivery_by_age on webhook_delivery (occurred_at);
 

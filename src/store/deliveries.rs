@@ -19,9 +19,6 @@ macro_rules! columns {
     };
 }
 
-/// How many due deliveries a claim looks at, so that it costs the same however many there are.
-const LOOK_AT: i64 = 500;
-
 /// A delivery in somebody's hands, and where it goes.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct ClaimedDelivery {
@@ -54,8 +51,8 @@ pub struct Room<'a> {
     pub busy: &'a [(WebhookEndpointId, i32)],
 }
 
-/// Claims deliveries that are due, the longest due of each endpoint first, and holds them for `lease`. Many due deliveries
-/// of one endpoint keep nobody else's from being found.
+/// Claims deliveries that are due, the longest due of each endpoint first, and holds them for `lease`. Looks at a few of
+/// each endpoint, so that a long queue of one neither hides those of others nor costs more than a short one.
 pub async fn claim_due(
     db: impl PgExecutor<'_>,
     lease: Duration,
@@ -64,21 +61,19 @@ pub async fn claim_due(
     let (ids, counts): (Vec<Uuid>, Vec<i32>) = room.busy.iter().map(|(id, count)| (id.0, *count)).unzip();
     sqlx::query_as(concat!(
         "with found as ( \
-           select d.webhook_delivery_id, d.webhook_endpoint_id, d.due_at, \
-                  case when e.failing_since is null then $3 else $4 end - coalesce(b.in_hand, 0) as room \
-           from webhook_delivery d join webhook_endpoint e using (webhook_endpoint_id) \
+           select d.webhook_delivery_id from webhook_endpoint e \
            left join unnest($6::uuid[], $7::integer[]) as b (endpoint_id, in_hand) \
-             on b.endpoint_id = d.webhook_endpoint_id \
-           where d.state = 'pending' and d.due_at <= now() and ($5 or e.failing_since is null) \
-             and coalesce(b.in_hand, 0) < case when e.failing_since is null then $3 else $4 end \
-           order by d.due_at limit $8), \
-         ranked as ( \
-           select *, row_number() over (partition by webhook_endpoint_id order by due_at) as place from found), \
+             on b.endpoint_id = e.webhook_endpoint_id \
+           cross join lateral ( \
+             select webhook_delivery_id, due_at, row_number() over (order by due_at) as place from ( \
+               select webhook_delivery_id, due_at from webhook_delivery \
+               where webhook_endpoint_id = e.webhook_endpoint_id and state = 'pending' and due_at <= now() \
+               order by due_at \
+               limit greatest(case when e.failing_since is null then $3 else $4 end - coalesce(b.in_hand, 0), 0)) own) d \
+           where $5 or e.failing_since is null order by d.place, d.due_at limit $2), \
          chosen as ( \
-           select d.webhook_delivery_id from webhook_delivery d \
-           where d.webhook_delivery_id in \
-                 (select webhook_delivery_id from ranked where place <= room order by place, due_at limit $2) \
-             and d.state = 'pending' and d.due_at <= now() \
+           select webhook_delivery_id from webhook_delivery \
+           where webhook_delivery_id in (select webhook_delivery_id from found) and state = 'pending' and due_at <= now() \
            for update skip locked) \
          update webhook_delivery d set claim = gen_random_uuid(), due_at = now() + $1, tries = tries + 1 \
          from chosen c, webhook_endpoint e \
@@ -95,7 +90,6 @@ pub async fn claim_due(
     .bind(room.failing)
     .bind(ids)
     .bind(counts)
-    .bind(LOOK_AT)
     .fetch_all(db)
     .await
 }
