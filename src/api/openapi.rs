@@ -171,7 +171,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{
-        super::{body, connections, links},
+        super::{body, connections, deliveries, links, schedules, webhooks},
         *,
     };
     use crate::exports::request::{ExportRequest, SubmitExport};
@@ -247,6 +247,24 @@ mod tests {
         body::fields::<connections::PutConnection>(examples::request("put_connection").unwrap()).unwrap();
         body::fields::<connections::PutCredentials>(examples::request("rotate_credentials").unwrap()).unwrap();
         body::fields::<links::MakeLink>(examples::request("make_link").unwrap()).unwrap();
+        body::fields::<schedules::CreateSchedule>(examples::request("create_schedule").unwrap()).unwrap();
+        body::fields::<schedules::ChangeScheduleBody>(examples::request("change_schedule").unwrap()).unwrap();
+        body::fields::<webhooks::CreateWebhookEndpoint>(examples::request("create_webhook_endpoint").unwrap()).unwrap();
+        body::fields::<webhooks::ChangeWebhookEndpoint>(examples::request("change_webhook_endpoint").unwrap()).unwrap();
+        body::fields::<webhooks::RotateWebhookSecret>(examples::request("rotate_webhook_secret").unwrap()).unwrap();
+        body::fields::<deliveries::ReplayDeliveries>(examples::request("replay_deliveries").unwrap()).unwrap();
+    }
+
+    #[test]
+    fn every_type_of_event_is_published_with_its_message() {
+        let webhooks = document()["webhooks"].clone();
+        assert_eq!(webhooks.as_object().unwrap().len(), EventType::ALL.len());
+        for event in EventType::ALL {
+            let content = &webhooks[event.as_str()]["post"]["requestBody"]["content"]["application/json"];
+            assert_eq!(content["example"]["type"], event.as_str());
+            assert_eq!(event.as_str().split_once('.').unwrap().1, content["example"]["data"]["state"]);
+        }
+        assert_eq!(document_30().get("webhooks"), None);
     }
 
     #[test]

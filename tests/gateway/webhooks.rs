@@ -386,6 +386,24 @@ async fn whoever_dies_while_sending_is_followed_by_another_who_sends_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_lost_a_delivery_while_it_was_on_its_way_writes_nothing() {
+    let ((gateway, body), receiver) = (with_account().await, Receiver::start());
+    let endpoint = endpoint(&gateway, &receiver, json!({})).await;
+    receiver.answer(Reply { after: Duration::from_secs(1), ..Reply::status(500) });
+    let export = gateway.submit(&body).await;
+    end(&gateway, &export, "succeeded").await;
+    receiver.wait_for(1).await;
+    // As if its lease had run out and somebody else were at it.
+    exec(&gateway, "update webhook_delivery set claim = gen_random_uuid(), due_at = now() + interval '4 seconds'")
+        .await;
+    let messages = receiver.wait_for(2).await;
+    assert_eq!(deliveries(&gateway, &endpoint).await[0]["attempts"], json!([]), "the first answer was written down");
+    assert_eq!(gateway.get(&path(&endpoint)).await.json()["failing_since"], Value::Null);
+    assert_eq!(messages[0].header("webhook-id"), messages[1].header("webhook-id"));
+    delivery(&gateway, &endpoint, |delivery| delivery["attempts"].as_array().unwrap().len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_kept_or_rolled_back_with_what_happened() {
     let ((gateway, body), receiver) = (with_account().await, Receiver::start());
     let endpoint = endpoint(&gateway, &receiver, json!({})).await;
