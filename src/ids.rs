@@ -77,6 +77,26 @@ prefixed_id!(
     DestinationId,
     "dst"
 );
+prefixed_id!(
+    /// Where a tenant wants to be told of events.
+    WebhookEndpointId,
+    "whe"
+);
+prefixed_id!(
+    /// One event for one endpoint.
+    DeliveryId,
+    "dlv"
+);
+prefixed_id!(
+    /// Something that happened; the `webhook-id` of its messages.
+    EventId,
+    "evt"
+);
+prefixed_id!(
+    /// An export that is asked for again and again.
+    ScheduleId,
+    "sch"
+);
 
 #[cfg(test)]
 mod tests {

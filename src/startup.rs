@@ -19,7 +19,7 @@ use crate::{
     config::{Settings, TokenKey},
     embedded::Embedded,
     exports::retry::Spacing,
-    operations::{Gateway, OwnGround, connections, destinations},
+    operations::{Gateway, OwnGround, connections, destinations, webhooks},
     results::{Limits, storage::Storage},
     store::{self, hub::Hub, reads::Reads},
     vault::Vault,
@@ -80,6 +80,7 @@ pub async fn start(settings: &Settings, roles: Roles) -> anyhow::Result<Running>
     let gateway = Gateway { db, reads, vault, http, storage, hub, ground, result_ttl };
     connections::reseal_data_keys(&gateway).await.context("the connections' keys cannot be sealed anew")?;
     destinations::reseal_data_keys(&gateway).await.context("the destinations' keys cannot be sealed anew")?;
+    webhooks::reseal_data_keys(&gateway).await.context("the webhook endpoints' keys cannot be sealed anew")?;
 
     let stopping = CancellationToken::new();
     let worker =

@@ -3,9 +3,11 @@
 //!
 //! A store keeps three columns: the master key's id (`text`), the sealed data key (`bytea`) and the sealed record
 //! (`bytea`). To rotate, put a new master key first: it seals from then on, the others still open.
-//! Start at [`Vault::seal_data_key`] and [`Vault::seal`]; [`tokens`] signs what is given away.
+//! Start at [`Vault::seal_data_key`] and [`Vault::seal`]; [`tokens`] signs what is given away,
+//! [`webhooks`] what is sent.
 
 pub mod tokens;
+pub mod webhooks;
 
 use std::{fmt, sync::Arc};
 

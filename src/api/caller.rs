@@ -48,6 +48,10 @@ scopes! {
     ExportsDownload Some("exports:download");
     ConnectionsAdmin Some(CONNECTIONS_ADMIN);
     DestinationsAdmin Some(crate::operations::destinations::ADMIN);
+    WebhooksRead Some("webhooks:read");
+    WebhooksWrite Some("webhooks:write");
+    SchedulesRead Some("schedules:read");
+    SchedulesWrite Some("schedules:write");
 }
 
 const CONNECTIONS_ADMIN: &str = "connections:admin";

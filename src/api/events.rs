@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     ids::ExportId,
-    operations::{Caller, Error, Gateway, exports as operation},
+    operations::{Caller, Error, Gateway, Watch, exports as operation},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -136,7 +136,7 @@ impl Live {
         stream::unfold(Some((self, watch, Instant::now())), |following| async move {
             let (mut live, mut watch, mut last_sent) = following?;
             loop {
-                match live.news().await {
+                match live.news(&mut watch).await {
                     Err(error) => {
                         let cause: &dyn std::error::Error = &error;
                         tracing::error!(export.id = %live.id, error = cause, "a live stream broke off");
@@ -166,8 +166,9 @@ impl Live {
 
     /// The events since the last, as text, and whether they are the end. The state is read first: if it is final, all
     /// events are written.
-    async fn news(&mut self) -> Result<(String, bool), Error> {
+    async fn news(&mut self, watch: &mut Watch) -> Result<(String, bool), Error> {
         let export = operation::get_export(&self.gateway, &self.caller, self.id).await?.export;
+        watch.seen(export.version);
         let events = operation::list_events(&self.gateway, &self.caller, self.id, self.after).await?;
         let mut text = String::new();
         for event in events {

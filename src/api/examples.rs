@@ -8,27 +8,42 @@ use uuid::Uuid;
 use super::{
     catalog::{CatalogItem, CatalogList, QuotaList, QuotaView},
     connections::{ConnectionList, view as connection_view},
+    deliveries::{Replayed, WebhookDeliveryList, view as delivery_view},
     destinations::{DestinationList, view as destination_view},
     export_view::{AttemptList, AttemptView, EventList, EventView, ExportList, ExportView, FileView, Manifest},
     exports::{PlanView, PlannedCallView},
     health,
     links::LinkView,
+    schedules::{RunView, ScheduleList, ScheduleRunList, view as schedule_view},
+    webhooks::{EndpointView, WebhookEndpointList, view as endpoint_view},
 };
 use crate::{
     exports::{
         mapping::Feed,
+        parameters::Window,
         record::{AttemptRecord, ConnectionRecord, DestinationRecord, ExportRecord, FileRecord, Health},
         request::{Dataset, Delivery, Output, Priority},
+        schedule::{CatchUp, RunOutcome, RunRecord, ScheduleRecord},
         state::{Phase, State},
+        webhook::{DeliveryRecord, DeliveryState, EndpointRecord, EventType, WebhookAttemptRecord},
     },
-    ids::{ConnectionId, DestinationId, ExportId, FileId},
-    operations::exports::ExportWithFiles,
+    ids::{ConnectionId, DeliveryId, DestinationId, EventId, ExportId, FileId, ScheduleId, WebhookEndpointId},
+    operations::{
+        deliveries::DeliveryWithAttempts,
+        exports::ExportWithFiles,
+        schedules::{Schedule, Upcoming},
+        webhooks::Endpoint,
+    },
 };
 
 const EXPORT: ExportId = ExportId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_0718));
 const RETRIED: ExportId = ExportId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071a));
 const FILE: FileId = FileId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_0719));
 const CONNECTION: ConnectionId = ConnectionId(Uuid::from_u128(0x019a_5b6c_0000_7000_8000_0000_0000_0001));
+const SCHEDULE: ScheduleId = ScheduleId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071b));
+const ENDPOINT: WebhookEndpointId = WebhookEndpointId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071c));
+const DELIVERY: DeliveryId = DeliveryId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071d));
+const EVENT: EventId = EventId(Uuid::from_u128(0x019a_5b6c_7d8e_7f00_a1b2_c3d4_e5f6_071e));
 const DESTINATION: DestinationId = DestinationId(Uuid::from_u128(0x019a_5b6c_0000_7000_8000_0000_0000_0002));
 /// Of `test`.
 const SHA256: &[u8] = &[
@@ -73,6 +88,23 @@ pub fn request(operation_id: &str) -> Option<Value> {
             "credentials": {"access_key_id": "the id of the next key", "secret_access_key": "its secret"},
         }),
         "make_link" => json!({"expires_in_secs": 300}),
+        "create_schedule" => json!({
+            "name": "Events of yesterday",
+            "cron": "30 6 * * *",
+            "time_zone": "Asia/Shanghai",
+            "export": daily_export(),
+            "catch_up": "all",
+        }),
+        "change_schedule" => json!({"cron": "0 7 * * MON-FRI", "catch_up": "last"}),
+        "create_webhook_endpoint" => json!({
+            "url": "https://crm.example/hooks/headgate",
+            "description": "CRM, imports audiences",
+            "event_types": ["export.succeeded", "export.failed"],
+            "labels": {"team": "growth"},
+        }),
+        "change_webhook_endpoint" => json!({"enabled": true}),
+        "rotate_webhook_secret" => json!({"grace": "P1D"}),
+        "replay_deliveries" => json!({"since": "2026-03-02T00:00:00Z", "until": "2026-03-03T00:00:00Z"}),
         "rotate_credentials" => json!({"credentials": {"api_key": "the next key of a Braze workspace"}}),
         _ => return None,
     })
@@ -175,6 +207,32 @@ pub fn response(operation_id: &str, status: &str) -> Option<Value> {
             }],
             next_page_token: String::new(),
         }),
+        ("list_schedules", "200") => {
+            serde_json::to_value(ScheduleList { data: vec![schedule_view(schedule())], next_page_token: String::new() })
+        }
+        ("create_schedule", "201")
+        | ("get_schedule" | "change_schedule" | "pause_schedule" | "resume_schedule", "200") => {
+            serde_json::to_value(schedule_view(schedule()))
+        }
+        ("list_runs", "200") => serde_json::to_value(ScheduleRunList {
+            data: schedule().last_run.into_iter().map(RunView::from).collect(),
+            next_page_token: String::new(),
+        }),
+        ("list_webhook_endpoints", "200") => serde_json::to_value(WebhookEndpointList {
+            data: vec![endpoint_view(endpoint())],
+            next_page_token: String::new(),
+        }),
+        ("create_webhook_endpoint", "201") | ("rotate_webhook_secret", "200") => serde_json::to_value(EndpointView {
+            secret: Some("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDC2FVsBQIhrs=".into()),
+            ..endpoint_view(endpoint())
+        }),
+        ("get_webhook_endpoint" | "change_webhook_endpoint", "200") => serde_json::to_value(endpoint_view(endpoint())),
+        ("list_deliveries", "200") => serde_json::to_value(WebhookDeliveryList {
+            data: vec![delivery_view(delivery())],
+            next_page_token: String::new(),
+        }),
+        ("replay_delivery", "202") => serde_json::to_value(delivery_view(delivery())),
+        ("replay_deliveries", "202") => serde_json::to_value(Replayed { deliveries: 42 }),
         ("healthz" | "readyz", "200") => serde_json::to_value(health::Liveness { status: "ok" }),
         _ => return None,
     };
@@ -257,6 +315,8 @@ fn in_state(state: State) -> ExportWithFiles {
         data_as_of: None,
         result_deleted_at: None,
         version: 7,
+        schedule_id: None,
+        scheduled_for: None,
     };
     ExportWithFiles { export, files: Vec::new(), queue_position: None }
 }
@@ -317,4 +377,127 @@ pub fn destination() -> DestinationRecord {
         created_at: time(-3600),
         updated_at: time(-60),
     }
+}
+
+/// What a schedule of the story asks for.
+fn daily_export() -> Value {
+    json!({
+        "connection": "shop-growingio",
+        "dataset": "raw_events",
+        "parameters": {"window": "yesterday", "granularity": "day"},
+        "output": {"format": "parquet"},
+    })
+}
+
+/// A schedule that has run once.
+fn schedule() -> Schedule {
+    // 06:30 in Shanghai.
+    let day = |days: i64| time(-9 * 3600 - 30 * 60 + days * 86_400);
+    let record = ScheduleRecord {
+        schedule_id: SCHEDULE,
+        tenant: "growth".into(),
+        name: "Events of yesterday".into(),
+        created_by: "crm-sync".into(),
+        runs_as: "crm-sync".into(),
+        connections: vec!["shop-*".into()],
+        cron: "30 6 * * *".into(),
+        time_zone: "Asia/Shanghai".into(),
+        export: daily_export(),
+        not_before: None,
+        catch_up: CatchUp::All,
+        paused_at: None,
+        next_run_at: Some(day(1)),
+        due_at: Some(day(1)),
+        last_error: None,
+        failures: 0,
+        created_at: day(-1),
+        updated_at: day(-1),
+    };
+    let upcoming = Upcoming {
+        run_at: day(1),
+        begins_at: day(1),
+        window: Some(Window { from: time(-16 * 3600), to: time(8 * 3600) }),
+    };
+    let last_run = RunRecord {
+        schedule_id: SCHEDULE,
+        run_at: day(0),
+        through: day(0),
+        outcome: RunOutcome::Started,
+        at: day(0),
+        export_id: Some(EXPORT),
+        state: Some(State::Succeeded),
+        reason: None,
+        error: None,
+    };
+    let not_before = std::time::Duration::from_hours(6);
+    Schedule { record, not_before, upcoming: vec![upcoming], last_run: Some(last_run) }
+}
+
+/// A webhook endpoint.
+fn endpoint() -> Endpoint {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    let url = url::Url::parse("https://crm.example/hooks/headgate").expect("a URL");
+    let record = EndpointRecord {
+        webhook_endpoint_id: ENDPOINT,
+        tenant: "growth".into(),
+        created_by: "crm-sync".into(),
+        description: "CRM, imports audiences".into(),
+        event_types: vec![EventType::ExportSucceeded, EventType::ExportFailed],
+        labels: Json([("team".to_owned(), "growth".to_owned())].into()),
+        host: "crm.example".into(),
+        secret_version: 1,
+        previous_secret_until: None,
+        disabled_at: None,
+        disabled_reason: None,
+        failing_since: None,
+        created_at: time(-3600),
+        updated_at: time(-3600),
+    };
+    Endpoint { record, url }
+}
+
+/// What the endpoint was told.
+fn delivery() -> DeliveryWithAttempts {
+    let delivery = DeliveryRecord {
+        webhook_delivery_id: DELIVERY,
+        webhook_endpoint_id: ENDPOINT,
+        event_id: EVENT,
+        event_type: EventType::ExportSucceeded,
+        occurred_at: time(90),
+        object_id: EXPORT.to_string(),
+        object_state: "succeeded".into(),
+        object_href: format!("/v1/exports/{EXPORT}"),
+        state: DeliveryState::Delivered,
+        due_at: time(90),
+        tries: 2,
+        finished_at: Some(time(95)),
+    };
+    let attempt = |number, secs, http_status, error: Option<&str>| WebhookAttemptRecord {
+        webhook_delivery_id: DELIVERY,
+        number,
+        at: time(secs),
+        http_status: Some(http_status),
+        duration_ms: 87,
+        error: error.map(str::to_owned),
+    };
+    let attempts = vec![attempt(1, 90, 503, Some("the endpoint refused")), attempt(2, 95, 204, None)];
+    DeliveryWithAttempts { delivery, attempts }
+}
+
+/// What the endpoint gets.
+pub fn message(event: EventType) -> Value {
+    let (id, href) = match event {
+        EventType::ConnectionUnhealthy => ("growth-braze".to_owned(), "/v1/connections/growth-braze".to_owned()),
+        _ => (EXPORT.to_string(), format!("/v1/exports/{EXPORT}")),
+    };
+    let state = event.as_str().split('.').nth(1).unwrap_or_default().to_owned();
+    let told = DeliveryRecord {
+        event_type: event,
+        object_id: id,
+        object_state: state,
+        object_href: href,
+        ..delivery().delivery
+    };
+    let public_url = url::Url::parse("https://headgate.example").ok();
+    serde_json::to_value(told.message(public_url.as_ref())).unwrap_or_default()
 }

@@ -15,7 +15,7 @@ use crate::{
         request::{Dataset, Delivery, Format, Output, Priority, RecordSchema},
         state::{Phase, State},
     },
-    ids::{ExportId, FileId},
+    ids::{ExportId, FileId, ScheduleId},
     operations::exports::ExportWithFiles,
 };
 
@@ -63,6 +63,9 @@ pub struct ExportView {
     /// with exports that you cannot see.
     #[schema(required = true, value_type = Option<String>)]
     pub coalesced_with: Option<ExportId>,
+    /// The schedule whose run it is.
+    #[schema(required = true)]
+    pub schedule: Option<ScheduleRef>,
     pub progress: ProgressView,
     pub created_at: DateTime<Utc>,
     #[schema(required = true)]
@@ -81,6 +84,16 @@ pub struct ExportView {
     /// Set when it succeeded.
     #[schema(required = true)]
     pub result: Option<ResultView>,
+}
+
+/// Which run of which schedule an export is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExportSchedule)]
+pub struct ScheduleRef {
+    #[schema(value_type = String, example = "sch_019a5b6c7d8e7f00a1b2c3d4e5f6071b")]
+    pub id: ScheduleId,
+    /// The time of the run, as the cron line says it.
+    pub run_at: DateTime<Utc>,
 }
 
 /// Where result files go.
@@ -292,6 +305,7 @@ impl ExportView {
             retry_at: export.retry_at,
             retry_of: export.retry_of,
             coalesced_with: export.coalesced_with,
+            schedule: export.schedule_id.zip(export.scheduled_for).map(|(id, run_at)| ScheduleRef { id, run_at }),
             progress: ProgressView {
                 records: export.records,
                 bytes_read: export.bytes_read,
@@ -419,7 +433,7 @@ mod tests {
         let view = to_value(ExportView::new(export, examples::time(0))).unwrap();
         insta::assert_snapshot!(
             view.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
-            @"id state phase waiting_reason queue_position connection vendor dataset parameters output delivery labels priority created_by attempt retry_at retry_of coalesced_with progress created_at started_at last_progress_at finished_at deadline_at error warnings vendor_status result"
+            @"id state phase waiting_reason queue_position connection vendor dataset parameters output delivery labels priority created_by attempt retry_at retry_of coalesced_with schedule progress created_at started_at last_progress_at finished_at deadline_at error warnings vendor_status result"
         );
         assert!(view["result"].is_null() && view["vendor_status"]["last"].is_null());
     }

@@ -7,18 +7,17 @@ use actix_web::{
     http::header::{ETAG, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, VARY},
     post, web,
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     Edge, body,
     caller::{Authorized, ExportsRead, ExportsWrite},
     conditions::is_current,
     export_view::{ExportList, ExportView, etag},
+    paging,
     problem::{Answer, ApiError},
     query::Query,
     responses::{Absent, BadBody, BadQuery, Denied, ExportFinished, ExportUnfinished, KeyInFlight, NoLongerPossible},
@@ -43,8 +42,6 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// Longest wait a caller can ask for, in seconds.
 const MAX_WAIT_SECS: u64 = 60;
-const DEFAULT_PAGE_SIZE: i64 = 50;
-const MAX_PAGE_SIZE: i64 = 200;
 /// When to look again after an export was accepted, in seconds.
 const FIRST_LOOK_SECS: u64 = 2;
 
@@ -166,7 +163,7 @@ pub async fn list_exports(
     let now = Utc::now();
     Ok(HttpResponse::Ok().json(ExportList {
         data: exports.into_iter().map(|export| ExportView::new(export, now)).collect(),
-        next_page_token: last.map_or_else(String::new, page_token),
+        next_page_token: last.map_or_else(String::new, |last| paging::token(last.0)),
     }))
 }
 
@@ -347,10 +344,6 @@ fn list_filter(request: &HttpRequest) -> Result<ListExports, ApiError> {
         request,
         &["state", "connection", "dataset", "created_after", "created_before", "label.", "page_size", "page_token"],
     )?;
-    let page_size = query.integer("page_size")?.unwrap_or(DEFAULT_PAGE_SIZE);
-    if page_size < 1 {
-        return Err(ApiError::malformed("`page_size` is at least 1"));
-    }
     Ok(ListExports {
         state: query.choice("state")?,
         connection: query.text("connection").map(str::to_owned),
@@ -358,22 +351,9 @@ fn list_filter(request: &HttpRequest) -> Result<ListExports, ApiError> {
         created_after: query.time("created_after")?,
         created_before: query.time("created_before")?,
         labels: query.with_prefix("label."),
-        before: query.text("page_token").map(from_page_token).transpose()?,
-        page_size: page_size.min(MAX_PAGE_SIZE),
+        before: paging::before(&query)?.map(ExportId),
+        page_size: paging::size(&query)?,
     })
-}
-
-/// Opaque to callers: where the page ended.
-fn page_token(last: ExportId) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(last.0.as_bytes())
-}
-
-fn from_page_token(token: &str) -> Result<ExportId, ApiError> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
-    bytes
-        .and_then(|bytes| Uuid::from_slice(&bytes).ok())
-        .map(ExportId)
-        .ok_or_else(|| ApiError::malformed("`page_token` is not one that a page gave"))
 }
 
 #[cfg(test)]
@@ -398,7 +378,7 @@ mod tests {
     #[test]
     fn a_page_token_reads_back_and_any_other_text_is_malformed() {
         let id = ExportId::new();
-        assert_eq!(filter(&format!("page_token={}", page_token(id))).unwrap().before, Some(id));
+        assert_eq!(filter(&format!("page_token={}", paging::token(id.0))).unwrap().before, Some(id));
         for bad in ["x", "AAAA", &id.to_string()] {
             assert_eq!(filter(&format!("page_token={bad}")).unwrap_err(), 400, "{bad}");
         }

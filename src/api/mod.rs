@@ -10,6 +10,7 @@ mod catalog;
 mod conditions;
 mod connections;
 mod data;
+mod deliveries;
 mod destinations;
 mod docs;
 mod events;
@@ -21,13 +22,16 @@ mod health;
 mod links;
 pub mod openapi;
 mod openapi_30;
+mod paging;
 mod problem;
 mod problem_pages;
 mod query;
 mod requests;
 mod responses;
 mod routes;
+mod schedules;
 mod vendors;
+mod webhooks;
 
 use std::sync::{Arc, LazyLock};
 
@@ -110,6 +114,23 @@ fn routes(config: &mut ServiceConfig) {
         .service(destinations::delete_destination)
         .service(destinations::rotate_destination_credentials)
         .service(destinations::check_destination)
+        .service(schedules::create_schedule)
+        .service(schedules::list_schedules)
+        .service(schedules::get_schedule)
+        .service(schedules::change_schedule)
+        .service(schedules::delete_schedule)
+        .service(schedules::pause_schedule)
+        .service(schedules::resume_schedule)
+        .service(schedules::list_runs)
+        .service(webhooks::create_webhook_endpoint)
+        .service(webhooks::list_webhook_endpoints)
+        .service(webhooks::get_webhook_endpoint)
+        .service(webhooks::change_webhook_endpoint)
+        .service(webhooks::delete_webhook_endpoint)
+        .service(webhooks::rotate_webhook_secret)
+        .service(deliveries::list_deliveries)
+        .service(deliveries::replay_delivery)
+        .service(deliveries::replay_deliveries)
         .service(callbacks::vendor_callback)
         .service(health::healthz)
         .service(health::readyz)

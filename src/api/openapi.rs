@@ -14,7 +14,10 @@ use super::{
     responses::{Failed, Unavailable},
     routes::RouteTable,
 };
-use crate::exports::problem::Problem;
+use crate::exports::{
+    problem::Problem,
+    webhook::{EventType, WebhookMessage},
+};
 
 const DESCRIPTION: &str = "\
 One REST API for export jobs over several marketing clouds. Submit an export, follow it, download its files: the \
@@ -34,13 +37,15 @@ that explains it.
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This gateway")),
-    components(schemas(Problem)),
+    components(schemas(Problem, WebhookMessage)),
     tags(
         (name = "exports", description = "Export jobs"),
         (name = "files", description = "Result files"),
         (name = "vendors", description = "What can be exported from where"),
         (name = "connections", description = "Accounts at vendors"),
         (name = "destinations", description = "Places that results are delivered to"),
+        (name = "schedules", description = "Exports that are asked for again and again"),
+        (name = "webhooks", description = "Being told what happened"),
         (name = "service", description = "The gateway itself"),
     ),
 )]
@@ -83,7 +88,37 @@ pub fn document() -> Value {
             complete(operation, path.starts_with("/v1/"));
         }
     }
+    document["webhooks"] = webhooks();
     document
+}
+
+/// What the gateway sends, by type of event.
+fn webhooks() -> Value {
+    let header = |name: &str, description: &str| json!({"name": name, "in": "header", "required": true, "description": description, "schema": {"type": "string"}});
+    let message = |event: EventType| {
+        let example = examples::message(event);
+        let operation = json!({
+            "tags": ["webhooks"],
+            "summary": event.as_str(),
+            "description": "A POST to each endpoint that wants to know, signed as Standard Webhooks 1.0 says. An answer of \
+                2xx within 15 seconds takes it; any other is tried again, ten times over about 75 hours. 410 disables the \
+                endpoint. It can come more than once, and in any order.",
+            "parameters": [
+                header("webhook-id", "The event; the same for every try and replay."),
+                header("webhook-timestamp", "When this try was made, in seconds since 1970."),
+                header("webhook-signature", "`v1,` and base64 of an HMAC-SHA256, one for each secret in force, separated by spaces."),
+            ],
+            "requestBody": {
+                "required": true,
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/WebhookMessage"}, "example": example},
+                },
+            },
+            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "Tells to disable the endpoint."}},
+        });
+        (event.as_str().to_owned(), json!({"post": operation}))
+    };
+    EventType::ALL.into_iter().map(message).collect()
 }
 
 /// The OpenAPI 3.0.3 twin of [`document`].
@@ -136,7 +171,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{
-        super::{body, connections, links},
+        super::{body, connections, deliveries, links, schedules, webhooks},
         *,
     };
     use crate::exports::request::{ExportRequest, SubmitExport};
@@ -212,6 +247,24 @@ mod tests {
         body::fields::<connections::PutConnection>(examples::request("put_connection").unwrap()).unwrap();
         body::fields::<connections::PutCredentials>(examples::request("rotate_credentials").unwrap()).unwrap();
         body::fields::<links::MakeLink>(examples::request("make_link").unwrap()).unwrap();
+        body::fields::<schedules::CreateSchedule>(examples::request("create_schedule").unwrap()).unwrap();
+        body::fields::<schedules::ChangeScheduleBody>(examples::request("change_schedule").unwrap()).unwrap();
+        body::fields::<webhooks::CreateWebhookEndpoint>(examples::request("create_webhook_endpoint").unwrap()).unwrap();
+        body::fields::<webhooks::ChangeWebhookEndpoint>(examples::request("change_webhook_endpoint").unwrap()).unwrap();
+        body::fields::<webhooks::RotateWebhookSecret>(examples::request("rotate_webhook_secret").unwrap()).unwrap();
+        body::fields::<deliveries::ReplayDeliveries>(examples::request("replay_deliveries").unwrap()).unwrap();
+    }
+
+    #[test]
+    fn every_type_of_event_is_published_with_its_message() {
+        let webhooks = document()["webhooks"].clone();
+        assert_eq!(webhooks.as_object().unwrap().len(), EventType::ALL.len());
+        for event in EventType::ALL {
+            let content = &webhooks[event.as_str()]["post"]["requestBody"]["content"]["application/json"];
+            assert_eq!(content["example"]["type"], event.as_str());
+            assert_eq!(event.as_str().split_once('.').unwrap().1, content["example"]["data"]["state"]);
+        }
+        assert_eq!(document_30().get("webhooks"), None);
     }
 
     #[test]

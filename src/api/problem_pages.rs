@@ -32,6 +32,8 @@ pages! {
     ConnectionInUse "connection_in_use"
     UnknownDestination "unknown_destination"
     DestinationInUse "destination_in_use"
+    NameTaken "name_taken"
+    EndpointDisabled "endpoint_disabled"
     IdempotencyKeyReused "idempotency_key_reused"
     IdempotencyKeyInFlight "idempotency_key_in_flight"
     ExportNotFinished "export_not_finished"

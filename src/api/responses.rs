@@ -103,6 +103,14 @@ failing! {
     DestinationBusy {
         409 DestinationInUse "Exports are on their way to the destination.";
     }
+    /// Another schedule has the name.
+    NameInUse {
+        409 NameTaken "There is a schedule of this name already.";
+    }
+    /// Nothing is sent to it.
+    NotEnabled {
+        409 EndpointDisabled "The endpoint is disabled; enable it first.";
+    }
     /// The vendor gave no usable answer.
     VendorAtFault {
         502 VendorCredentialsRejected "The vendor refused; `code` says why.";

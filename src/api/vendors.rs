@@ -75,6 +75,20 @@ pub struct DatasetView {
     /// ISO 8601 duration: with no sign of progress for this long the export fails.
     #[schema(example = "PT1H")]
     pub stall_window: String,
+    /// What runs of a schedule wait for unless it says otherwise.
+    pub ready_after: ReadyAfterView,
+}
+
+/// How long after the end of a window its data is there, as far as the vendor says. ISO 8601 durations.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReadyAfter)]
+pub struct ReadyAfterView {
+    /// Of data by the hour.
+    #[schema(example = "PT1H")]
+    pub hours: String,
+    /// Of data by the day, or longer.
+    #[schema(example = "PT6H")]
+    pub days: String,
 }
 
 /// One column of a unified schema.
@@ -141,6 +155,10 @@ fn view(name: &str) -> Option<VendorView> {
         limits: dataset.limits,
         typical_latency: dataset.typical_latency,
         stall_window: duration(dataset.stall_window),
+        ready_after: ReadyAfterView {
+            hours: duration(dataset.ready_after.hours),
+            days: duration(dataset.ready_after.days),
+        },
     });
     let credentials = spec.credentials.iter().map(|value| CredentialView {
         name: value.name,

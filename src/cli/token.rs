@@ -25,8 +25,9 @@ pub struct Arguments {
     /// Who owns the exports made with it [default: the same as --sub]
     #[arg(long, value_name = "TEXT")]
     tenant: Option<String>,
-    /// What it may do, separated by spaces, such as "exports:read exports:write exports:download"; for the platform team
-    /// also "connections:admin" and "destinations:admin"
+    /// What it may do, separated by spaces, such as "exports:read exports:write exports:download", "schedules:read
+    /// schedules:write" or "webhooks:read webhooks:write"; for the platform team also "connections:admin" and
+    /// "destinations:admin"
     #[arg(long, value_name = "SCOPES")]
     scope: String,
     /// Which connections it may use, as glob patterns; comma-separated or given several times

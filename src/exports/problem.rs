@@ -71,6 +71,8 @@ codes! {
     ConnectionInUse "connection_in_use" 409 Request true "The connection has unfinished exports";
     UnknownDestination "unknown_destination" 422 Request false "There is no such destination";
     DestinationInUse "destination_in_use" 409 Request true "The destination has unfinished exports";
+    NameTaken "name_taken" 409 Request false "The name is taken";
+    EndpointDisabled "endpoint_disabled" 409 Request false "The webhook endpoint is disabled";
     IdempotencyKeyReused "idempotency_key_reused" 422 Request false "The idempotency key belongs to another request";
     IdempotencyKeyInFlight "idempotency_key_in_flight" 409 Request true "The first request with this key is still running";
     ExportNotFinished "export_not_finished" 409 Request true "The export has not finished";

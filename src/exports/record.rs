@@ -9,7 +9,7 @@ use super::{
     request::{Dataset, Delivery, Output, Priority},
     state::{Phase, State},
 };
-use crate::ids::{ConnectionId, DestinationId, ExportId, FileId};
+use crate::ids::{ConnectionId, DestinationId, ExportId, FileId, ScheduleId};
 
 /// One export.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -65,6 +65,9 @@ pub struct ExportRecord {
     pub result_deleted_at: Option<DateTime<Utc>>,
     /// Grows with every change a caller can see.
     pub version: i64,
+    /// The schedule that asked for it, and the time it was for.
+    pub schedule_id: Option<ScheduleId>,
+    pub scheduled_for: Option<DateTime<Utc>>,
 }
 
 impl ExportRecord {

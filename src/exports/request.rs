@@ -313,7 +313,7 @@ impl SubmitExport {
     /// # Errors
     /// Everything about the body that needs no knowledge of the vendor: deadline, reuse, labels.
     pub fn deadline(&self) -> Result<Duration, Vec<FieldError>> {
-        let mut errors = self.label_errors();
+        let mut errors = Self::label_errors(&self.labels);
         let deadline = match self.deadline.as_deref().map(parse_duration) {
             None => DEFAULT_DEADLINE,
             Some(Some(deadline)) if !deadline.is_zero() && deadline <= MAX_DEADLINE => deadline,
@@ -348,12 +348,13 @@ impl SubmitExport {
         parse_duration(text).filter(|max_age| *max_age <= MAX_MAX_AGE)
     }
 
-    fn label_errors(&self) -> Vec<FieldError> {
+    /// What is wrong with labels.
+    pub fn label_errors(labels: &BTreeMap<String, String>) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if self.labels.len() > MAX_LABELS {
+        if labels.len() > MAX_LABELS {
             errors.push(FieldError::new("/labels", "too_many", format!("at most {MAX_LABELS} labels")));
         }
-        for (key, value) in &self.labels {
+        for (key, value) in labels {
             let pointer = format!("/labels/{}", escape_pointer(key));
             let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
             if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.chars().all(plain) {

@@ -15,7 +15,7 @@ use crate::{
         request::{Coalesce, Dataset, Delivery, ExportRequest, SubmitExport},
         state::{Event, Phase, State},
     },
-    ids::{DestinationId, ExportId},
+    ids::{DestinationId, ExportId, ScheduleId},
     store,
     vendors::{Plan, VendorSpec, registry},
 };
@@ -100,7 +100,31 @@ pub async fn submit_export(
 /// What `submit_export` would do, without doing it.
 pub async fn plan_export(gateway: &Gateway, caller: &Caller, body: &SubmitExport) -> Result<Plan, Error> {
     let mut db = gateway.db.acquire().await?;
-    Ok(accept(gateway, &mut db, caller, body).await?.plan)
+    plan_with(gateway, &mut db, caller, body).await
+}
+
+/// As [`plan_export`], within a transaction.
+pub(super) async fn plan_with(
+    gateway: &Gateway,
+    db: &mut sqlx::PgConnection,
+    caller: &Caller,
+    body: &SubmitExport,
+) -> Result<Plan, Error> {
+    Ok(accept(gateway, db, caller, body).await?.plan)
+}
+
+/// Accepts an export as a run of a schedule would make it, in the transaction that moves the schedule on.
+pub(super) async fn submit_scheduled(
+    gateway: &Gateway,
+    tx: &mut sqlx::PgConnection,
+    caller: &Caller,
+    body: &SubmitExport,
+    run: (ScheduleId, DateTime<Utc>),
+) -> Result<ExportRecord, Error> {
+    let accepted = accept(gateway, tx, caller, body).await?;
+    let export = insert(gateway, tx, caller, body, &accepted, None).await?;
+    store::schedules::mark_export(tx, export.export_id, run.0, run.1).await?;
+    Ok(export)
 }
 
 /// A request that passed every check.
@@ -333,11 +357,13 @@ pub async fn wait_for_change(
 ) -> Result<ExportWithFiles, Error> {
     let mut watch = gateway.hub.watch(id);
     let first = read(gateway, caller, id).await?;
+    watch.seen(first.version);
     let changed = async {
         let mut export = first.clone();
         while !export.state.is_final() && (export.state, export.phase) == (first.state, first.phase) {
             watch.changed().await;
             export = read(gateway, caller, id).await?;
+            watch.seen(export.version);
         }
         Ok::<_, Error>(())
     };

@@ -5,13 +5,17 @@ pub mod accounts;
 pub mod callbacks;
 pub mod catalog;
 pub mod connections;
+pub mod deliveries;
 pub mod destinations;
 pub mod exports;
 pub mod files;
 pub mod health;
 pub mod links;
+pub mod runs;
+pub mod schedules;
 pub mod shared;
 pub mod vendors;
+pub mod webhooks;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -26,6 +30,8 @@ use crate::{
     vault::Vault,
     vendors::http::Http,
 };
+
+pub use crate::store::hub::Watch;
 
 /// What every operation works with; cheap to clone.
 #[derive(Clone)]
@@ -95,4 +101,12 @@ impl From<Problem> for Error {
 /// Another tenant's object and an absent one look the same.
 pub(crate) fn not_found(what: &str) -> Error {
     Problem::new(Code::NotFound, format!("there is no such {what}")).into()
+}
+
+/// Cuts off what was read beyond the page, and says whether there was any.
+fn cut_page<T>(found: &mut Vec<T>, page_size: i64) -> bool {
+    let page_size = usize::try_from(page_size).unwrap_or_default();
+    let more = found.len() > page_size;
+    found.truncate(page_size);
+    more
 }

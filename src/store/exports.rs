@@ -22,7 +22,8 @@ macro_rules! export_columns {
         "export_id, tenant, created_by, connection_id, connection, vendor, dataset, parameters, output, delivery, \
          delivery_path, labels, priority, coalesced_with, follows, run_id, state, phase, waiting_reason, attempt, retry_at, retry_of, records, bytes_read, bytes_written, \
          files_done, files_total, created_at, started_at, last_progress_at, finished_at, deadline_at, error, warnings, \
-         vendor_status, vendor_reference, result_expires_at, data_as_of, result_deleted_at, version"
+         vendor_status, vendor_reference, result_expires_at, data_as_of, result_deleted_at, version, \
+         schedule_id, scheduled_for"
     };
 }
 pub(super) use export_columns;

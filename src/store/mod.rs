@@ -3,6 +3,7 @@
 
 pub mod budgets;
 pub mod connections;
+pub mod deliveries;
 pub mod destinations;
 pub mod engine;
 pub mod exports;
@@ -10,9 +11,11 @@ pub mod files;
 pub mod hub;
 pub mod parts;
 pub mod reads;
+pub mod schedules;
 pub mod sharing;
 pub mod slots;
 pub mod tokens;
+pub mod webhooks;
 
 use sqlx::{PgPool, postgres::PgQueryResult};
 

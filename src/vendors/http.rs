@@ -463,6 +463,12 @@ pub fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> 
     Some(pause(secs))
 }
 
+/// Whether a call failed because the egress policy lets nobody reach the address.
+pub fn was_blocked(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.any(<dyn StdError + 'static>::is::<Blocked>)
+}
+
 /// A pause a vendor asked for, kept within reason.
 pub fn pause(secs: i64) -> Duration {
     Duration::from_secs(u64::try_from(secs.max(1)).unwrap_or(1)).min(MAX_PAUSE)

@@ -37,7 +37,7 @@ use utoipa::ToSchema;
 
 use crate::exports::{
     mapping::ValueMaps,
-    parameters::{AudienceKind, CatalogKind, Window},
+    parameters::{AudienceKind, CatalogKind, Granularity, Interval, Parameters, Window},
     problem::{Code, FieldError},
     records::Records,
     request::{Dataset, ExportRequest},
@@ -78,10 +78,38 @@ pub struct DatasetSpec {
     pub typical_latency: &'static str,
     /// With no sign of progress for this long, the export fails as stalled.
     pub stall_window: Duration,
+    /// When the data of a window is there: schedules wait for it.
+    pub ready_after: ReadyAfter,
     /// How many times further apart than usual the vendor wants to be asked.
     pub poll_factor: u32,
     /// Limits of the vendor, in words.
     pub limits: &'static [&'static str],
+}
+
+/// How long after the end of a window its data is there, as far as the vendor's documents say. An export that comes
+/// earlier waits at the vendor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadyAfter {
+    /// Of data by the hour.
+    pub hours: Duration,
+    /// Of data by the day, or longer.
+    pub days: Duration,
+}
+
+impl ReadyAfter {
+    /// At once, or nothing is said.
+    pub const AT_ONCE: Self = Self { hours: Duration::ZERO, days: Duration::ZERO };
+
+    /// For data as `parameters` want it.
+    pub const fn of(self, parameters: &Parameters) -> Duration {
+        let by_the_hour = match parameters {
+            Parameters::RawEvents(raw) => matches!(raw.granularity, Granularity::Hour),
+            Parameters::Report(report) => matches!(report.interval, Some(Interval::Hour)),
+            Parameters::MetricSeries(series) => matches!(series.interval, Some(Interval::Hour)),
+            _ => false,
+        };
+        if by_the_hour { self.hours } else { self.days }
+    }
 }
 
 /// What of a catalog is wanted.

@@ -1,14 +1,16 @@
 //! Drives exports: claims what is due under a lease, does one step, records it. Any number of workers in any number of
 //! processes share the work through Postgres alone. Start at [`Worker::run`]; a claimed export goes through
-//! [`step::drive`].
+//! [`step::drive`]. Beside that, [`webhooks`] tells endpoints what happened and [`schedules`] begins runs.
 
 mod deliver;
 mod hold;
 mod parts;
 mod release;
+mod schedules;
 mod settle;
 mod step;
 mod transfer;
+mod webhooks;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -83,11 +85,13 @@ impl Worker {
         let claiming = async {
             tokio::join!(
                 self.claim_until(&permits, &stop, &steps),
-                parts::claim::claim_until(&self, &permits, &stop, &steps)
+                parts::claim::claim_until(&self, &permits, &stop, &steps),
+                webhooks::send(&self, &stop, &steps),
+                schedules::begin_runs(&self, &stop)
             )
         };
         tokio::select! {
-            ((), ()) = claiming => {}
+            ((), (), (), ()) = claiming => {}
             () = self.sweep_for_ever() => {}
         }
         steps.close();

@@ -6,7 +6,7 @@ use headgate::vendors::registry::VENDORS;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PATIENCE, Setup, TestGateway, export_path, gateway};
+use crate::support::{Answer, PATIENCE, Setup, TestGateway, eventually, export_path, gateway};
 
 async fn follow(gateway: &TestGateway, export: &Value, last_event: Option<&str>) -> Response {
     let path = format!("{}/events", export_path(export));
@@ -169,4 +169,104 @@ async fn attempts_show_what_the_vendor_refused_and_what_was_made_of_it() {
     let attempts = attempts["data"].as_array().unwrap().iter();
     let submits = attempts.filter(|attempt| attempt["action"] == "submit").map(|attempt| &attempt["http_status"]);
     assert_eq!(submits.collect::<Vec<_>>(), [500, 201]);
+}
+
+/// Every notification of a change is lost, as if the one connection for them hung.
+async fn deafen(gateway: &TestGateway) {
+    sqlx::query("alter table export disable trigger export_changed").execute(&gateway.db).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_hears_of_a_change_also_when_its_notification_is_lost() {
+    let gateway = Setup::default().without_worker().start().await;
+    let export = gateway.submit(&TestGateway::everybody(&gateway.connect("braze").await)).await;
+    deafen(&gateway).await;
+    let stream = follow(&gateway, &export, Some("1")).await;
+    let waiting = gateway.request(Method::GET, &export_path(&export)).header("prefer", "wait=60");
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sqlx::query("update export set state = 'cancelled', finished_at = now(), version = version + 1")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+    };
+    let began = std::time::Instant::now();
+    let (streamed, answer, ()) = tokio::join!(to_the_end(stream), Answer::of(waiting), change);
+    assert_eq!(answer.json()["state"], "cancelled");
+    assert_eq!(streamed, listed(&gateway, &export).await[1..]);
+    assert!(began.elapsed() < Duration::from_secs(20), "only the end of the wait brought it: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_for_notifications_costs_no_event() {
+    let gateway = Setup::default().without_worker().start().await;
+    let export = gateway.submit(&TestGateway::everybody(&gateway.connect("braze").await)).await;
+    let stream = follow(&gateway, &export, None).await;
+    let cut = async || {
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where query like 'LISTEN%' and datname = current_database()")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+    };
+    let change = async {
+        for phase in ["submitting", "vendor_processing", "downloading", "delivering"] {
+            cut().await;
+            sqlx::query("update export set state = 'running', phase = $1, version = version + 1")
+                .bind(phase)
+                .execute(&gateway.db)
+                .await
+                .unwrap();
+        }
+        cut().await;
+        sqlx::query("update export set state = 'cancelled', phase = null, finished_at = now(), version = version + 1")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+    };
+    let (streamed, ()) = tokio::join!(to_the_end(stream), change);
+    assert_eq!(streamed, listed(&gateway, &export).await);
+    assert_eq!(streamed.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_who_wait_cost_one_look_and_not_one_each() {
+    const WAITING: usize = 300;
+    let gateway = Setup::default().without_worker().start().await;
+    let body = TestGateway::everybody(&gateway.connect("braze").await);
+    let mut exports = Vec::new();
+    for _ in 0..WAITING {
+        exports.push(gateway.submit(&body).await);
+    }
+    let others = async |what: &'static str| {
+        let count = "select count(*) filter (where state <> 'idle') as busy, count(*) filter (where wait_event_type = 'Lock') as blocked \
+                     from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        let counts: (i64, i64) = sqlx::query_as(count).fetch_one(&gateway.db).await.unwrap();
+        if what == "busy" { counts.0 } else { counts.1 }
+    };
+    let waiting = exports.iter().map(async |export| {
+        let request = gateway.request(Method::GET, &export_path(export)).header("prefer", "wait=60");
+        Answer::of(request).await.json()["state"].clone()
+    });
+    let look = async {
+        let quiet = std::cell::Cell::new(0);
+        eventually("all of them wait", async || {
+            quiet.set(if others("busy").await == 0 { quiet.get() + 1 } else { 0 });
+            (quiet.get() == 50).then_some(())
+        })
+        .await;
+        // Whoever reads an export now has to wait, and is counted, for longer than the time between two looks.
+        let mut tx = gateway.db.begin().await.unwrap();
+        sqlx::query("lock table export in access exclusive mode").execute(&mut *tx).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        let blocked = others("blocked").await;
+        tx.rollback().await.unwrap();
+        sqlx::query("update export set state = 'cancelled', finished_at = now(), version = version + 1")
+            .execute(&gateway.db)
+            .await
+            .unwrap();
+        blocked
+    };
+    let (states, readers) = tokio::join!(futures_util::future::join_all(waiting), look);
+    assert!(states.iter().all(|state| state == "cancelled"), "all of them heard of it");
+    assert_eq!(readers, 1);
 }

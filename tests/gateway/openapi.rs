@@ -9,7 +9,7 @@ use headgate::operations::callbacks::token_sha256;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Setup, TestGateway, gateway};
+use crate::support::{Answer, Setup, TestGateway, eventually, gateway};
 
 const COMMITTED: [(&str, &str); 2] = [
     ("/openapi.json", include_str!("../../openapi/headgate.json")),
@@ -230,6 +230,14 @@ async fn every_documented_operation_answers_as_documented() {
     auditor.call("rotate_destination_credentials", &lake, |call| call.json(&none)).await;
     auditor.call("check_destination", &lake, as_is).await;
 
+    let endpoint = json!({"url": "https://hooks.example/"});
+    auditor.call("create_webhook_endpoint", &[], |call| call.json(&json!({}))).await;
+    let endpoint = auditor.call("create_webhook_endpoint", &[], |call| call.json(&endpoint)).await.json();
+    let endpoint = [("id", endpoint["id"].as_str().unwrap())];
+    auditor.call("list_webhook_endpoints", &[], as_is).await;
+    auditor.call("get_webhook_endpoint", &endpoint, as_is).await;
+    auditor.call("rotate_webhook_secret", &endpoint, as_is).await;
+
     let planned = auditor.call("submit_export", &[], |call| call.query(&[("validate_only", "true")]).json(&body)).await;
     assert_eq!(planned.json()["valid"], true);
     auditor.call("submit_export", &[], |call| call.json(&json!({}))).await;
@@ -277,6 +285,37 @@ async fn every_documented_operation_answers_as_documented() {
         auditor.call(id, &link, |call| call.header("if-none-match", whole.header("etag"))).await;
     }
     auditor.call("cancel_export", &export, as_is).await;
+
+    let told = auditor.call("list_deliveries", &endpoint, as_is).await.json();
+    let delivery = [endpoint[0], ("delivery_id", told["data"][0]["id"].as_str().unwrap())];
+    auditor.call("replay_delivery", &delivery, as_is).await;
+    let since = json!({"since": "2026-01-01T00:00:00Z"});
+    auditor.call("replay_deliveries", &endpoint, |call| call.json(&since)).await;
+    auditor.call("change_webhook_endpoint", &endpoint, |call| call.json(&json!({"enabled": false}))).await;
+    auditor.call("replay_deliveries", &endpoint, |call| call.json(&since)).await;
+    auditor.call("delete_webhook_endpoint", &endpoint, as_is).await;
+    auditor.call("delete_webhook_endpoint", &endpoint, as_is).await;
+
+    let hourly = json!({"name": "hourly", "cron": "0 * * * *", "export": body});
+    let schedule = auditor.call("create_schedule", &[], |call| call.json(&hourly)).await.json();
+    auditor.call("create_schedule", &[], |call| call.json(&hourly)).await;
+    let schedule = [("id", schedule["id"].as_str().unwrap())];
+    auditor.call("change_schedule", &schedule, |call| call.json(&json!({"cron": "* * *"}))).await;
+    auditor.call("change_schedule", &schedule, |call| call.json(&json!({"cron": "30 * * * *"}))).await;
+    sqlx::query("update schedule set next_run_at = now() - interval '1 minute', due_at = now()")
+        .execute(&gateway.db)
+        .await
+        .unwrap();
+    eventually("a run", async || {
+        let runs = auditor.call("list_runs", &schedule, as_is).await.json();
+        (!runs["data"].as_array().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    for id in ["list_schedules", "get_schedule", "pause_schedule", "resume_schedule", "delete_schedule", "get_schedule"]
+    {
+        let values = if id == "list_schedules" { &[][..] } else { &schedule };
+        auditor.call(id, values, as_is).await;
+    }
 
     gateway.faults(&["braze.segment.not_ready"]).await;
     let retried = auditor.call("retry_export", &export, as_is).await.json();

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::{
     process::Process,
+    receiver::Receiver,
     recorder::Recorder,
     support::{Answer, JWT_SECRET, MASTER_KEY, Setup, TestGateway, eventually, export_path, file_path, hex},
 };
@@ -146,6 +147,11 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
         ("the token secret", JWT_SECRET.into()),
         ("the signature in a faulty redirect", "c0ffee5ec2e7".into()),
     ];
+    let receiver = Receiver::start();
+    let endpoint = gateway.post("/v1/webhook-endpoints", &json!({"url": receiver.url})).await.json();
+    let endpoint_path = format!("/v1/webhook-endpoints/{}", endpoint["id"].as_str().unwrap());
+    secrets.push(("a receiver's address", receiver.url.path_segments().unwrap().next_back().unwrap().to_owned()));
+    secrets.push(("a webhook's secret", endpoint["secret"].as_str().unwrap().trim_start_matches("whsec_").to_owned()));
     let faults: &[Failure] = &[
         ("braze", &["braze.segment.unauthorized"], "vendor_credentials_rejected"),
         ("braze", &["braze.file.redirect=http://10.9.8.7/x?X-Amz-Signature=c0ffee5ec2e7"], "egress_blocked"),
@@ -177,6 +183,9 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
         answers.push(gateway.get(&path).await);
     }
     answers.push(gateway.get("/v1/exports").await);
+    let told = receiver.wait_for(1).await;
+    secrets.push(("a webhook's signature", told[0].header("webhook-signature").trim_start_matches("v1,").to_owned()));
+    answers.push(gateway.get(&format!("{endpoint_path}/deliveries")).await);
     let token = gateway.token();
     answers.push(gateway.ask(&token, Method::GET, "/v1/connections").await);
     secrets.push(("a bearer token", token.rsplit_once('.').unwrap().1.to_owned()));
@@ -199,7 +208,15 @@ async fn no_secret_and_nobodys_data_is_logged_stored_or_answered() {
     let db = PgPool::connect(&gateway.database_url).await.unwrap();
     let rows = dump(&db).await;
     db.close().await;
-    for table in ["connection", "export", "export_event", "vendor_exchange", "result_file"] {
+    for table in [
+        "connection",
+        "export",
+        "export_event",
+        "vendor_exchange",
+        "result_file",
+        "webhook_endpoint",
+        "webhook_delivery",
+    ] {
         assert!(rows.iter().any(|(name, _)| name == table), "nothing was read from {table}");
     }
     for (table, row) in rows {

@@ -25,7 +25,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 use url::Url;
 
-pub const ALL_SCOPES: &str = "exports:read exports:write exports:download connections:admin destinations:admin";
+pub const ALL_SCOPES: &str = "exports:read exports:write exports:download connections:admin destinations:admin \
+                              schedules:read schedules:write webhooks:read webhooks:write";
 pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const JWT_SECRET: &str = "a-secret-of-these-tests-that-signs-nothing-else";
 /// Longer than anything here takes; a test that waits this long has failed.

@@ -96,6 +96,8 @@ async fn each_operation_asks_for_its_own_scope() {
     let (path, file) = (export_path(&export), file_path(&export, &export["result"]["files"][0]));
     let connection = "/v1/connections/demo-braze";
     let destination = "/v1/destinations/lake";
+    let schedule = "/v1/schedules/sch_00000000000070008000000000000000";
+    let endpoint = "/v1/webhook-endpoints/whe_00000000000070008000000000000000";
     for (method, path, scope) in [
         (Method::POST, "/v1/exports".to_owned(), "exports:write"),
         (Method::GET, "/v1/exports".into(), "exports:read"),
@@ -115,6 +117,20 @@ async fn each_operation_asks_for_its_own_scope() {
         (Method::DELETE, destination.into(), "destinations:admin"),
         (Method::POST, format!("{destination}/credentials"), "destinations:admin"),
         (Method::POST, format!("{destination}/check"), "destinations:admin"),
+        (Method::POST, "/v1/schedules".into(), "schedules:write"),
+        (Method::GET, "/v1/schedules".into(), "schedules:read"),
+        (Method::GET, schedule.into(), "schedules:read"),
+        (Method::DELETE, schedule.into(), "schedules:write"),
+        (Method::POST, format!("{schedule}/pause"), "schedules:write"),
+        (Method::POST, format!("{schedule}/resume"), "schedules:write"),
+        (Method::GET, format!("{schedule}/runs"), "schedules:read"),
+        (Method::POST, "/v1/webhook-endpoints".into(), "webhooks:write"),
+        (Method::GET, "/v1/webhook-endpoints".into(), "webhooks:read"),
+        (Method::GET, endpoint.into(), "webhooks:read"),
+        (Method::DELETE, endpoint.into(), "webhooks:write"),
+        (Method::POST, format!("{endpoint}/secret"), "webhooks:write"),
+        (Method::GET, format!("{endpoint}/deliveries"), "webhooks:read"),
+        (Method::POST, format!("{endpoint}/replay"), "webhooks:write"),
     ] {
         let others: Vec<_> = ALL_SCOPES.split(' ').filter(|other| *other != scope).collect();
         let token = gateway.token_for("crm", "growth", &others.join(" "), &["*"]);

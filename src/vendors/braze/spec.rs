@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{bucket, connect, sandbox};
 use crate::exports::{fields::UserColumn, parameters::AudienceKind, request::Dataset};
-use crate::vendors::{CatalogKind, CredentialSpec, DatasetSpec, VendorSpec};
+use crate::vendors::{CatalogKind, CredentialSpec, DatasetSpec, ReadyAfter, VendorSpec};
 
 const SECONDS: &str = "Seconds; a call takes less than one";
 const SHARED_POOL: &str = "250,000 requests an hour, shared with most of Braze's other endpoints";
@@ -19,6 +19,7 @@ const fn at_once(dataset: Dataset, filled: &'static [&'static str], limits: &'st
         filled,
         typical_latency: SECONDS,
         stall_window: Duration::from_hours(1),
+        ready_after: ReadyAfter::AT_ONCE,
         poll_factor: 1,
         limits,
     }
@@ -36,6 +37,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             // Braze reports a failed build only by e-mail to people. Its slowest documented export takes "an hour or
             // more".
             stall_window: Duration::from_hours(3),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "One running export per segment; another one waits",

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use self::{api::Api, settings::Settings};
 use super::{
     Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry, Next,
-    Pending, Plan, Progress, Vendor, VendorError, VendorFile, VendorSpec, shared::Budget,
+    Pending, Plan, Progress, ReadyAfter, Vendor, VendorError, VendorFile, VendorSpec, shared::Budget,
 };
 use crate::exports::{
     parameters::AudienceKind,
@@ -44,6 +44,7 @@ pub const SPEC: VendorSpec = VendorSpec {
                 a day by 06:00 in Beijing",
             // A day that is asked for when it begins is there 30 hours later.
             stall_window: Duration::from_hours(36),
+            ready_after: ReadyAfter { hours: Duration::from_hours(1), days: Duration::from_hours(6) },
             // The documents ask for five minutes between two calls about files that are being made.
             poll_factor: 5,
             limits: &[
@@ -61,6 +62,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["user_id", "vendor_user_id", "identities", "attributes"],
             typical_latency: "Minutes",
             stall_window: Duration::from_hours(2),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 2,
             limits: &[ONE_RATE, "At most 200,000 users in one export of a segment"],
         },
@@ -71,6 +73,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             typical_latency: "Seconds to minutes; figures of an hour are there 30 minutes after its end, those of a day \
                 by 06:00 in Beijing",
             stall_window: Duration::from_hours(1),
+            ready_after: ReadyAfter { hours: Duration::from_mins(30), days: Duration::from_hours(6) },
             poll_factor: 2,
             limits: &[ONE_RATE, "At most 200,000 rows in one report"],
         },
@@ -80,6 +83,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["id", "kind", "name", "size", "updated_at", "vendor"],
             typical_latency: "Seconds",
             stall_window: Duration::from_hours(1),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[ONE_RATE],
         },
@@ -89,6 +93,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["id", "kind", "name", "created_at", "updated_at", "vendor"],
             typical_latency: "Seconds",
             stall_window: Duration::from_hours(1),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[ONE_RATE],
         },
@@ -98,6 +103,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["id", "kind", "name"],
             typical_latency: "Seconds",
             stall_window: Duration::from_hours(1),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[ONE_RATE],
         },

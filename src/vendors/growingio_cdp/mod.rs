@@ -35,8 +35,8 @@ use self::{
 };
 use super::{
     Account, CatalogKind, CatalogPage, CatalogQuery, CredentialSpec, DatasetSpec, Download, Exchanges, Inquiry,
-    Mapping, Next, Pending, Plan, PlannedCall, Progress, Submitted, Vendor, VendorData, VendorError, VendorFile,
-    VendorSpec, Work, settings,
+    Mapping, Next, Pending, Plan, PlannedCall, Progress, ReadyAfter, Submitted, Vendor, VendorData, VendorError,
+    VendorFile, VendorSpec, Work, settings,
 };
 use crate::exports::{
     mapping::ValueMaps,
@@ -65,6 +65,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["user_id", "vendor_user_id", "identities", "attributes"],
             typical_latency: "Minutes; CDP documents none",
             stall_window: Duration::from_hours(2),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "At most 60 identities, attributes and tags in one export",
@@ -81,6 +82,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["user_id", "vendor_user_id", "identities", "attributes"],
             typical_latency: "Seconds; one call for each identifier",
             stall_window: Duration::from_mins(30),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "Identifiers of type `user_id` and `device_id`; `email` and `phone` where the connection's mapping \
@@ -96,6 +98,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: &["metric", "time", "interval", "dimensions", "value"],
             typical_latency: "Seconds",
             stall_window: Duration::from_mins(30),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "Saved analyses as they are saved: no `window`, no `interval`; `chart` is an event analysis",
@@ -112,6 +115,7 @@ pub const SPEC: VendorSpec = VendorSpec {
             filled: ROWS,
             typical_latency: "Seconds",
             stall_window: Duration::from_mins(30),
+            ready_after: ReadyAfter::AT_ONCE,
             poll_factor: 1,
             limits: &[
                 "Pages of 1,000; an entry that moves to the next page while they are read comes once",

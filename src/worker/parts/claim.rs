@@ -45,7 +45,7 @@ pub async fn claim_until(worker: &Worker, permits: &Arc<Semaphore>, stop: &Cance
                         part::drive(&worker, part, stop).await;
                         drop(permit);
                         // Nobody is notified of a due time that lies ahead.
-                        worker.gateway.hub.stir_parts();
+                        worker.gateway.hub.parts().ring();
                     };
                     steps.spawn(driven.instrument(span));
                 }
@@ -61,5 +61,5 @@ pub async fn claim_until(worker: &Worker, permits: &Arc<Semaphore>, stop: &Cance
 
 async fn idle(worker: &Worker) {
     let next = store::parts::next_due(&worker.gateway.db).await.ok().flatten().unwrap_or(IDLE_FALLBACK);
-    worker.gateway.hub.part_due(next.clamp(IDLE_MIN, IDLE_FALLBACK)).await;
+    worker.gateway.hub.parts().wait(next.clamp(IDLE_MIN, IDLE_FALLBACK)).await;
 }
