@@ -22,8 +22,6 @@ use crate::exports::fields::ColumnType;
 const ROW_GROUP_MEMORY: usize = 16 * 1024 * 1024;
 /// What a reader unpacks for one row group.
 const ROW_GROUP_BYTES: usize = 96 * 1024 * 1024;
-/// Each page is packed by a packer of its own, whose tables are larger than a small page is worth.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
 const CREATED_BY: &str = concat!("headgate version ", env!("CARGO_PKG_VERSION"));
 
 /// Columns whose values come again and again: kept once in each row group, and pointed at. In all others a dictionary
@@ -61,7 +59,6 @@ impl Layout {
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(super::ZSTD_LEVEL).unwrap_or_default()))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_dictionary_enabled(false)
-            .set_data_page_size_limit(PAGE_BYTES)
             .set_max_row_group_row_count(None);
         for (name, kind) in columns {
             let path = ColumnPath::from(*name);

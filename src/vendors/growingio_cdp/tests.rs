@@ -128,10 +128,10 @@ async fn a_job_unknown_at_both_addresses_is_submitted_again() {
 }
 
 #[tokio::test]
-async fn a_lost_submission_may_be_repeated() {
+async fn a_lost_submission_is_known_as_lost_and_may_be_repeated() {
     let server = Scripted::start(vec![Reply::Bytes(Vec::new()), reply(200, &[], r#"{"id":"b"}"#)]).await;
     let (cdp, exchanges) = (cdp(&server.url, None), Exchanges::default());
-    assert_eq!(cdp.submit(&tag("t"), None, false, &exchanges).await.unwrap_err().next, TRY_AGAIN);
+    assert_eq!(cdp.submit(&tag("t"), None, false, &exchanges).await.unwrap_err().next, Next::OutcomeUnknown);
     assert!(cdp.submit(&tag("t"), None, true, &exchanges).await.is_ok());
 }
 
