@@ -273,6 +273,8 @@ impl TestGateway {
         assert!(self.running.is_none(), "stop it first");
         let running = startup::start(&self.settings, roles).await.unwrap();
         (self.base, self.db) = (running.local_url().unwrap(), running.gateway.db.clone());
+        // The new one may listen where the old one did; connections to that one are of no use.
+        self.http = Client::new();
         self.running = Some(running);
     }
 }
