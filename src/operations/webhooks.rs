@@ -312,7 +312,7 @@ pub(super) fn open_secret(
 }
 
 /// Seals every endpoint's data key under the current master key, as
-/// [`connections::reseal_data_keys`](super::connections::reseal_data_keys) does.
+/// [`connections::reseal_data_keys`] does.
 pub async fn reseal_data_keys(gateway: &Gateway) -> Result<(), Error> {
     let current = gateway.vault.current_key_id();
     for endpoint in store::webhooks::not_sealed_under(&gateway.db, current).await? {
